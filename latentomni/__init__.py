@@ -1,0 +1,1 @@
+"""LatentOmni: an audio-visual language model that reasons in continuous latents between its words."""

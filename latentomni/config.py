@@ -1,0 +1,145 @@
+"""Frozen settings. `LatentSpec` is saved in a checkpoint's config and is the only source of the block's shape."""
+
+from dataclasses import asdict, dataclass, fields
+from enum import Enum
+from typing import Any
+
+from latentomni.errors import RequestError
+
+__all__ = ["AttentionFlow", "LatentSpec", "MediaLimits", "Mode", "PositionVariant", "SamplingSpec", "VideoSpec"]
+
+
+class _Name(str, Enum):  # enum.StrEnum needs Python 3.11; 3.10 is supported
+    __str__ = str.__str__
+
+
+class Mode(_Name):
+    """How an answer is reasoned."""
+
+    LATENT = "latent"
+    DIRECT = "direct"
+
+
+class AttentionFlow(_Name):
+    """Who may see the media (attention_flow.py)."""
+
+    OPEN = "open"
+    PAPER = "paper"
+    STRICT = "strict"
+
+
+class PositionVariant(_Name):
+    """Where latents stand on the clip's clock (positions.py)."""
+
+    ABSOLUTE = "absolute"
+    RELATIVE = "relative"
+    SEQUENTIAL = "sequential"
+    UPSTREAM = "upstream"
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise RequestError(message)
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """Shape and rules of a latent block: `instants` x `rows` x `columns` visual latents, then `instants` audio latents.
+
+    `writes_window`: the model writes `[2.0-4.0 s]` after the trigger; otherwise a nominal window is used and marked.
+    `has_head`: a linear map from hidden state to latent (nano); without it the hidden state is the latent (paper eq. 2).
+    """
+
+    instants: int = 8
+    rows: int = 2
+    columns: int = 2
+    flow: AttentionFlow = AttentionFlow.PAPER
+    positions: PositionVariant = PositionVariant.ABSOLUTE
+    writes_window: bool = False
+    has_head: bool = False
+    nominal_window_s: float = 5.0
+    max_window_tokens: int = 16
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "flow", AttentionFlow(self.flow))
+        object.__setattr__(self, "positions", PositionVariant(self.positions))
+        for name in ("instants", "rows", "columns", "max_window_tokens"):
+            _require(getattr(self, name) >= 1, f"LatentSpec.{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def n_visual(self) -> int:
+        return self.instants * self.rows * self.columns
+
+    @property
+    def n_audio(self) -> int:
+        return self.instants
+
+    @property
+    def n_latents(self) -> int:
+        return self.n_visual + self.n_audio
+
+    @property
+    def echoes(self) -> bool:
+        """Under the strict flow the question's tokens are repeated inside the block, where they may see the media."""
+        return self.flow is AttentionFlow.STRICT
+
+    def to_dict(self) -> dict[str, Any]:
+        return {k: str(v) if isinstance(v, Enum) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "LatentSpec":
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        _require(not unknown, f"unknown latent settings {unknown}; known are {sorted(known)}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class VideoSpec:
+    """How frames become patches: sampling rate and pixels per frame (after resizing to multiples of 28)."""
+
+    fps: float = 2.0
+    min_pixels: int = 56 * 56
+    max_pixels: int = 256 * 28 * 28
+    patch_px: int = 14
+    temporal_patch: int = 2
+    merge: int = 2
+
+    def __post_init__(self) -> None:
+        _require(self.fps > 0, f"fps must be positive, got {self.fps}")
+        _require(0 < self.min_pixels <= self.max_pixels, "min_pixels must be positive and at most max_pixels")
+
+    @property
+    def factor_px(self) -> int:
+        return self.patch_px * self.merge
+
+
+@dataclass(frozen=True)
+class MediaLimits:
+    """What a file may be before it is refused."""
+
+    max_duration_s: float = 600.0
+    max_bytes: int = 512 * 2**20
+    max_frame_pixels: int = 8192 * 8192
+    max_frames: int = 768
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            _require(getattr(self, f.name) > 0, f"MediaLimits.{f.name} must be positive")
+
+
+@dataclass(frozen=True)
+class SamplingSpec:
+    """How tokens are chosen. Temperature 0 is greedy; `max_blocks` bounds latent blocks per answer."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_new_tokens: int = 256
+    max_blocks: int = 4
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.temperature <= 5, f"temperature must be between 0 and 5, got {self.temperature}")
+        _require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, got {self.top_p}")
+        _require(1 <= self.max_new_tokens <= 8192, f"max_new_tokens must be 1 to 8192, got {self.max_new_tokens}")
+        _require(0 <= self.max_blocks <= 64, f"max_blocks must be 0 to 64, got {self.max_blocks}")

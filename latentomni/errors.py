@@ -1,0 +1,27 @@
+"""Errors that a user or a file can cause. Their text is one plain sentence and may be shown verbatim."""
+
+__all__ = ["CheckpointError", "DataError", "LatentOmniError", "MediaError", "RequestError", "TraceError"]
+
+
+class LatentOmniError(Exception):
+    """Root of every error that the command line and the app show as a sentence instead of a traceback."""
+
+
+class MediaError(LatentOmniError):
+    """A video or sound file that cannot be used."""
+
+
+class RequestError(LatentOmniError, ValueError):
+    """A question or a setting that cannot be honoured."""
+
+
+class CheckpointError(LatentOmniError):
+    """A model that cannot be loaded."""
+
+
+class TraceError(LatentOmniError):
+    """A trace file that is malformed, too large, or of another version."""
+
+
+class DataError(LatentOmniError, ValueError):
+    """A row of training or benchmark data that does not follow the schema."""
