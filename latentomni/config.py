@@ -57,7 +57,6 @@ class LatentSpec:
     positions: PositionVariant = PositionVariant.ABSOLUTE
     writes_window: bool = False
     has_head: bool = False
-    nominal_window_s: float = 5.0
     max_window_tokens: int = 16
 
     def __post_init__(self) -> None:

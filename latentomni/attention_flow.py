@@ -1,0 +1,77 @@
+"""The controlled attention flow: one pure function that says which token may see which, for training and for inference.
+
+Dimensions: B batch, Q query tokens, K key tokens.
+"""
+
+from dataclasses import dataclass, fields
+from enum import IntEnum
+
+import torch
+
+from latentomni.config import AttentionFlow
+
+__all__ = ["FLOW_CODES", "Kind", "Layout", "attention_mask"]
+
+FLOW_CODES = {AttentionFlow.OPEN: 0, AttentionFlow.PAPER: 1, AttentionFlow.STRICT: 2}
+
+
+class Kind(IntEnum):
+    """What a token is. Brackets around media count as media; `</Unified_Latent>` counts as text."""
+
+    PAD = 0
+    TEXT = 1
+    MEDIA = 2
+    TRIGGER = 3
+    ECHO = 4
+    WINDOW = 5
+    LATENT = 6
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the mask needs to know of each token; every field is (B, T) int64.
+
+    order: place in the sequence (a token sees itself and what stands before it). kind: `Kind`. block: latent block
+    number, -1 outside. turn: 0 for the shared prefix (system, media), then one number a question. flow: `FLOW_CODES`
+    of the turn. A packed layout isolates turns from one another; a conversation lets later turns see earlier ones.
+    """
+
+    order: torch.Tensor
+    kind: torch.Tensor
+    block: torch.Tensor
+    turn: torch.Tensor
+    flow: torch.Tensor
+
+    def slice(self, start: int, stop: int) -> "Layout":
+        """Tokens `start` to `stop` of every row."""
+        return Layout(*(getattr(self, f.name)[:, start:stop] for f in fields(self)))
+
+    def select(self, index: torch.Tensor) -> "Layout":
+        """Tokens `index` (B, N) of each row."""
+        return Layout(*(getattr(self, f.name).gather(1, index) for f in fields(self)))
+
+
+def attention_mask(query: Layout, key: Layout, *, packed: bool = False) -> torch.Tensor:
+    """(B, Q, K) bool, True where the query may see the key. Padding queries see only themselves.
+
+    open: plain causal. paper: after the first trigger of its turn, text no longer sees media. strict: media are visible
+    only to media, triggers, echoes, windows and latents; triggers, echoes and windows only inside their own block; so
+    the latents are the only road from media to text (paper 1.7; official-code.md 2c for the rule in the released code).
+    """
+    q = {f.name: getattr(query, f.name)[:, :, None] for f in fields(query)}
+    k = {f.name: getattr(key, f.name)[:, None, :] for f in fields(key)}
+    causal = k["order"] <= q["order"]
+    same_turn = k["turn"] == q["turn"]
+    visible = causal & (k["kind"] != Kind.PAD)
+    if packed:
+        visible &= same_turn | (k["turn"] == 0)
+    is_text = q["kind"] == Kind.TEXT
+    to_media = k["kind"] == Kind.MEDIA
+    paper, strict = q["flow"] == FLOW_CODES[AttentionFlow.PAPER], q["flow"] == FLOW_CODES[AttentionFlow.STRICT]
+    triggered = (causal & same_turn & (k["kind"] == Kind.TRIGGER)).any(-1, keepdim=True)
+    blind = is_text & to_media & (strict | (paper & triggered))
+    inner = (k["kind"] >= Kind.TRIGGER) & (k["kind"] <= Kind.WINDOW)
+    # A block written under the strict flow stays closed in every later turn, whatever that turn's own flow is.
+    outside = inner & (k["flow"] == FLOW_CODES[AttentionFlow.STRICT]) & (k["block"] != q["block"])
+    visible &= ~(blind | outside)
+    return visible | ((q["kind"] == Kind.PAD) & (k["order"] == q["order"]))

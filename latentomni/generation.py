@@ -1,0 +1,208 @@
+"""The decode loop: text mode and latent mode over one or more rows, as a stream of events.
+
+The loop owns cache, positions and mask. Each tick feeds, for every row, the tokens whose embeddings have become known:
+the prompt, a sampled word, the trigger with its echo, a latent with (after the last one) the closing token.
+Dimensions: B rows, K latents per block, D hidden.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from transformers import DynamicCache
+
+from latentomni.attention_flow import Kind, Layout, attention_mask
+from latentomni.config import Mode, SamplingSpec
+from latentomni.events import Event, Finished, LatentClosed, LatentOpened, LatentStep, TextDelta
+from latentomni.modeling import Thinker
+from latentomni.positions import LatentPlace
+from latentomni.sequence import Sequence
+from latentomni.window_grammar import WindowGrammar
+
+__all__ = ["generate"]
+
+
+@dataclass
+class _Row:
+    """Decoding state of one row. `fed` tokens are in the cache; tokens before `ready` have known embeddings."""
+
+    sequence: Sequence
+    mode: Mode
+    random: torch.Generator
+    fed: int = 0
+    ready: int = 0
+    window_text: str | None = None
+    window_tokens: int = 0
+    places: tuple[LatentPlace, ...] = ()
+    latents_done: int = 0
+    pending: list[int] = field(default_factory=list)
+    text: str = ""
+    tokens: int = 0
+    blocks: int = 0
+    ttft_s: float = 0.0
+    reason: str = ""
+
+
+class _Columns:
+    """The key layout of the cache, column by column; rows that have nothing to feed get padding."""
+
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self._fields = torch.empty(5, rows, 0, dtype=torch.long, device=device)
+
+    def append(self, new: torch.Tensor) -> tuple[Layout, Layout]:
+        """new: (5, B, n) fields of `Layout`. Returns the layouts of the queries and of all keys."""
+        self._fields = torch.cat([self._fields, new], dim=2)
+        return Layout(*new), Layout(*self._fields)
+
+
+def generate(thinker: Thinker, sequences: list[Sequence], modes: list[Mode], sampling: SamplingSpec,
+             cancelled: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, Event]]:  # fmt: skip
+    """Answer the open assistant turn of every sequence, which grow in place. Yields (row, event), ending in Finished.
+
+    Stops between any two steps when `cancelled()` turns true or the generator is closed.
+    """
+    return _Decoder(thinker, sequences, modes, sampling, cancelled).run()
+
+
+class _Decoder:
+    def __init__(self, thinker: Thinker, sequences: list[Sequence], modes: list[Mode], sampling: SamplingSpec, cancelled) -> None:
+        self.thinker, self.sampling, self.cancelled = thinker, sampling, cancelled
+        self.ids, self.spec = thinker.ids, thinker.spec
+        self.grammar = thinker.grammar
+        seeds = [torch.Generator().manual_seed(sampling.seed) for _ in sequences]
+        self.rows = [_Row(s, m, g, ready=len(s), blocks=0) for s, m, g in zip(sequences, modes, seeds, strict=True)]
+        self.cache, self.columns = DynamicCache(config=thinker.model.config.text_config), _Columns(len(sequences), thinker.device)
+        never = [self.ids.close, self.ids.latent_pad, self.ids.video, self.ids.audio, self.ids.vision_bos, self.ids.vision_eos,
+                 self.ids.audio_bos, self.ids.audio_eos, self.ids.padding]  # fmt: skip
+        self.never = torch.tensor(never, device=thinker.device)
+
+    @torch.no_grad()
+    def run(self) -> Iterator[tuple[int, Event]]:
+        self.started_s = time.perf_counter()
+        while active := [b for b, row in enumerate(self.rows) if not row.reason]:
+            if self.cancelled():
+                yield from (event for b in active for event in self._finish(b, "cancelled"))
+                return
+            hidden = self._tick()
+            for b in active:
+                yield from self._advance(b, hidden[b : b + 1])
+
+    def _tick(self) -> torch.Tensor:
+        """Feed every row's known tokens; (B, D) hidden state of the last one fed (rubbish for finished rows)."""
+        n = max(row.ready - row.fed for row in self.rows)
+        device, pad = self.thinker.device, self.ids.padding
+        fields, ids, positions, last = [], [], [], []
+        for row in self.rows:
+            s, a, b = row.sequence, row.fed, row.ready
+            fill = n - (b - a)
+            fields.append([list(range(a, b)) + [-1] * fill, s.kinds[a:b] + [int(Kind.PAD)] * fill, s.blocks[a:b] + [-1] * fill,
+                           s.turns[a:b] + [0] * fill, s.flows[a:b] + [0] * fill])  # fmt: skip
+            ids.append(s.token_ids[a:b] + [pad] * fill)
+            positions.append([axis[a:b] + [0] * fill for axis in s.positions])
+            last.append(max(b - a - 1, 0))
+        query, keys = self.columns.append(torch.tensor(fields, device=device).transpose(0, 1))
+        embeds = self._embed(torch.tensor(ids, device=device), query.kind)
+        mask = attention_mask(query, keys)
+        hidden = self.thinker.forward(embeds, torch.tensor(positions, device=device).transpose(0, 1), mask, self.cache)
+        for row in self.rows:
+            row.fed = row.ready
+        return hidden[torch.arange(len(self.rows)), torch.tensor(last)]
+
+    def _embed(self, ids: torch.Tensor, kind: torch.Tensor) -> torch.Tensor:
+        embeds = self.thinker.embed(ids)
+        for b, row in enumerate(self.rows):
+            if row.fed < row.ready:
+                self.thinker.place_vectors(embeds[b], row.sequence, row.fed, row.ready)
+        return embeds
+
+    def _advance(self, b: int, hidden: torch.Tensor) -> Iterator[tuple[int, Event]]:
+        row = self.rows[b]
+        if row.places:
+            yield from self._latent_step(b, hidden)
+        elif row.window_text is not None:
+            yield from self._window_step(b, hidden)
+        else:
+            yield from self._text_step(b, hidden)
+
+    def _text_step(self, b: int, hidden: torch.Tensor) -> Iterator[tuple[int, Event]]:
+        row, logits = self.rows[b], self.thinker.logits(hidden)[0].float()
+        logits[self.never] = -torch.inf
+        if row.mode is Mode.DIRECT or row.blocks >= self.sampling.max_blocks:
+            logits[self.ids.trigger] = -torch.inf
+        token = self._choose(logits, row.random)
+        row.tokens += 1
+        if token == self.ids.end_of_turn:
+            row.sequence.add_text([token])
+            yield from self._finish(b, "stop")
+        elif token == self.ids.trigger:
+            yield from self._flush(b, final=True)
+            row.sequence.open_block()
+            row.ready, row.blocks, row.window_text, row.window_tokens = len(row.sequence), row.blocks + 1, "", 0
+            if not self.spec.writes_window:
+                yield from self._open_latents(b)
+        else:
+            row.sequence.add_text([token])
+            row.ready += 1
+            row.pending.append(token)
+            yield from self._flush(b, final=False)
+            if row.tokens >= self.sampling.max_new_tokens:
+                yield from self._finish(b, "length")
+
+    def _window_step(self, b: int, hidden: torch.Tensor) -> Iterator[tuple[int, Event]]:
+        row, logits = self.rows[b], self.thinker.logits(hidden)[0].float()
+        allowed = torch.tensor(self.grammar.allowed(row.window_text), device=logits.device)
+        token = int(allowed[self._choose(logits[allowed], row.random)])
+        row.window_text += self.grammar.text(token)
+        row.sequence.add_window_tokens([token])
+        row.ready += 1
+        row.window_tokens += 1
+        if self.grammar.complete(row.window_text) or row.window_tokens >= self.spec.max_window_tokens:
+            yield from self._open_latents(b)
+
+    def _open_latents(self, b: int) -> Iterator[tuple[int, Event]]:
+        row = self.rows[b]
+        window, source = self.grammar.resolve(row.window_text, row.sequence.clip.duration_s)
+        row.places, row.window_text, row.latents_done = row.sequence.add_latents(window), None, 0
+        row.sequence.close_block()
+        yield b, LatentOpened(len(row.sequence.windows) - 1, window, source, self._mark(row))
+
+    def _latent_step(self, b: int, hidden: torch.Tensor) -> Iterator[tuple[int, Event]]:
+        row = self.rows[b]
+        vector = self.thinker.latent(hidden)[0]
+        row.sequence.latents.append(vector)
+        place, index, block = row.places[row.latents_done], row.latents_done, len(row.sequence.windows) - 1
+        row.latents_done += 1
+        row.ready += 1
+        yield b, LatentStep(block, index, place.modality, place.instant, place.cell, place.time_s, vector.float().cpu().numpy(),
+                            elapsed_s=self._mark(row))  # fmt: skip
+        if row.latents_done == len(row.places):
+            row.ready, row.places = row.ready + 1, ()  # the closing token is fed with the last latent
+            yield b, LatentClosed(block, None, self._mark(row))
+
+    def _choose(self, logits: torch.Tensor, random: torch.Generator) -> int:
+        """Greedy at temperature 0, else nucleus sampling. logits: (N,)."""
+        if self.sampling.temperature == 0:
+            return int(logits.argmax())
+        p, order = torch.softmax(logits.cpu() / self.sampling.temperature, -1).sort(descending=True)
+        p[p.cumsum(-1) - p >= self.sampling.top_p] = 0
+        return int(order[torch.multinomial(p, 1, generator=random)])
+
+    def _flush(self, b: int, *, final: bool) -> Iterator[tuple[int, Event]]:
+        """Show text that can no longer change: half a UTF-8 character waits for its other half."""
+        row = self.rows[b]
+        text = self.thinker.tokenizer.decode(row.pending, skip_special_tokens=True)
+        if row.pending and (final or not text.endswith("\ufffd")):
+            pending, row.pending, row.text = tuple(row.pending), [], row.text + text
+            yield b, TextDelta(text, pending, self._mark(row))
+
+    def _mark(self, row: _Row) -> float:
+        elapsed_s = time.perf_counter() - self.started_s
+        row.ttft_s = row.ttft_s or elapsed_s
+        return elapsed_s
+
+    def _finish(self, b: int, reason: str) -> Iterator[tuple[int, Event]]:
+        row = self.rows[b]
+        yield from self._flush(b, final=True)
+        row.reason = reason
+        yield b, Finished(reason, row.text.strip(), row.tokens, row.ttft_s, time.perf_counter() - self.started_s)

@@ -1,0 +1,129 @@
+"""The stock Qwen2.5-Omni thinker, driven from outside: embeddings in, last hidden state out.
+
+Dimensions: B batch, T tokens, K keys, D hidden, V visual tokens, A audio tokens.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from transformers import DynamicCache, PreTrainedTokenizerFast, Qwen2_5OmniThinkerForConditionalGeneration, WhisperFeatureExtractor
+
+from latentomni.attention_flow import Kind, attention_mask
+from latentomni.clock import POSITIONS_PER_SECOND, SAMPLE_RATE_HZ
+from latentomni.config import LatentSpec, VideoSpec
+from latentomni.processing import patchify
+from latentomni.sequence import ClipFeatures, Sequence, SpecialIds, collate
+from latentomni.window_grammar import WindowGrammar
+
+if TYPE_CHECKING:
+    from latentomni.media import Clip
+
+__all__ = ["LATENT_TOKENS", "Thinker", "special_ids"]
+
+LATENT_TOKENS = ("<Unified_Latent>", "</Unified_Latent>", "<Unified_Latent_pad>")
+_MIN_SAMPLES = SAMPLE_RATE_HZ // 10  # shorter sounds make no whole audio token
+
+
+def special_ids(tokenizer: PreTrainedTokenizerFast) -> SpecialIds:
+    """Look the layout's tokens up by their strings."""
+    names = (*LATENT_TOKENS, "<|VIDEO|>", "<|AUDIO|>", "<|vision_bos|>", "<|vision_eos|>", "<|audio_bos|>", "<|audio_eos|>",
+             "<|im_end|>", "<|endoftext|>")  # fmt: skip
+    return SpecialIds(*tokenizer.convert_tokens_to_ids(list(names)))
+
+
+@dataclass(eq=False)
+class Thinker:
+    """A loaded checkpoint: model, tokenizer, mel extractor, specs, and the latent head (None: the hidden state is the latent)."""
+
+    model: Qwen2_5OmniThinkerForConditionalGeneration
+    tokenizer: PreTrainedTokenizerFast
+    mel: WhisperFeatureExtractor
+    spec: LatentSpec
+    video: VideoSpec
+    head: torch.nn.Linear | None
+    name: str
+    weights: str
+
+    def __post_init__(self) -> None:
+        self.ids = special_ids(self.tokenizer)
+        self.grammar = WindowGrammar(self.tokenizer)
+        self._text_model = self.model.model.language_model
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def hidden_size(self) -> int:
+        return self.model.config.text_config.hidden_size
+
+    def encode_text(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    @torch.no_grad()
+    def encode_clip(self, clip: "Clip") -> ClipFeatures:
+        """Run both towers once; the features serve every question about the clip."""
+        visual, starts, ends, grid = self._encode_frames(clip)
+        audio = self._encode_sound(clip)
+        return ClipFeatures(visual, starts, ends, grid, audio, np.arange(len(audio)) / POSITIONS_PER_SECOND, clip.duration_s)
+
+    def _encode_frames(self, clip: "Clip") -> tuple[torch.Tensor, np.ndarray, np.ndarray, tuple[int, int]]:
+        if not len(clip.frames):
+            empty = torch.zeros(0, self.hidden_size, dtype=self.dtype, device=self.device)
+            return empty, np.zeros(0), np.zeros(0), (1, 1)
+        patches, (times, rows, columns) = patchify(clip.frames, self.video)
+        grid = torch.tensor([[times, rows, columns]], device=self.device)
+        features = self.model.model.get_video_features(patches.to(self.device), grid).pooler_output[0]
+        step = self.video.temporal_patch
+        starts = np.asarray(clip.frame_times_s[::step], dtype=np.float64)
+        end_s = max(clip.duration_s, starts[-1] + step / clip.sample_fps if len(starts) == 1 else starts[-1] + 1e-3)
+        return features, starts, np.append(starts[1:], end_s), (rows // self.video.merge, columns // self.video.merge)
+
+    def _encode_sound(self, clip: "Clip") -> torch.Tensor:
+        if clip.waveform is None or len(clip.waveform) < _MIN_SAMPLES:
+            return torch.zeros(0, self.hidden_size, dtype=self.dtype, device=self.device)
+        samples = clip.waveform[: len(clip.waveform) // 160 * 160]
+        mel = self.mel(samples, sampling_rate=SAMPLE_RATE_HZ, padding=False, truncation=False, return_tensors="pt")["input_features"]
+        frames = torch.ones(1, mel.shape[-1], dtype=torch.long, device=self.device)
+        return self.model.model.get_audio_features(mel.to(self.device), frames).last_hidden_state
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._text_model.embed_tokens(ids)
+
+    def place_vectors(self, embeds: torch.Tensor, row: Sequence, start: int, stop: int) -> None:
+        """Write the media features and latents of tokens `start` to `stop` into their embeddings (>= stop - start, D)."""
+        for kind, vectors in ((Kind.MEDIA, row.clip and row.clip.vectors), (Kind.LATENT, row.latents)):
+            slots = [i for i in range(start, stop) if row.kinds[i] == kind and row.sources[i] >= 0]
+            if slots:
+                chosen = [row.sources[i] for i in slots]
+                rows = torch.stack([vectors[c] for c in chosen]) if kind == Kind.LATENT else vectors[chosen]
+                embeds[[i - start for i in slots]] = rows.to(embeds.device, embeds.dtype)
+
+    def full(self, rows: list[Sequence], *, packed: bool = False) -> torch.Tensor:
+        """(B, T, D) hidden states of assembled rows in one forward: what decoding step by step must equal."""
+        ids, positions, layout = collate(rows)
+        embeds = self.embed(ids.to(self.device)).clone()
+        for b, row in enumerate(rows):
+            self.place_vectors(embeds[b], row, 0, len(row))
+        mask = attention_mask(layout, layout, packed=packed).to(self.device)
+        return self.forward(embeds, positions.to(self.device), mask)
+
+    def forward(self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: DynamicCache | None = None) -> torch.Tensor:
+        """Last hidden state (B, T, D) after the final norm. positions: (3, B, T). mask: (B, T, K) bool, None for plain causal."""
+        attention = {"full_attention": None if mask is None else mask[:, None]}
+        return self._text_model(
+            inputs_embeds=embeds, position_ids=positions, attention_mask=attention, past_key_values=cache, use_cache=cache is not None
+        ).last_hidden_state
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.model.lm_head(hidden)
+
+    def latent(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The vector that is fed back (paper eq. 2); float32 head, never quantised."""
+        return hidden if self.head is None else self.head(hidden.to(self.head.weight.dtype)).to(hidden.dtype)
