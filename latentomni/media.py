@@ -1,0 +1,417 @@
+"""A video or sound file becomes a Clip: the frames shown at regular times and a 16 kHz mono waveform. The door to PyAV.
+
+Time 0 is the moment the earlier of the two streams is first presented, as on a player's clock: edit lists, encoder
+priming and non-zero start times are accounted for. Dimensions: F frames, H rows, W columns, N samples.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from latentomni.clock import SAMPLE_RATE_HZ
+from latentomni.config import MediaLimits
+from latentomni.errors import MediaError, RequestError
+
+__all__ = ["Clip", "MediaInfo", "probe", "read_clip"]
+
+_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,wav,mp3,flac,ogg"  # a playlist could open other files
+_READABLE = "mp4, mov, webm, mkv, avi, gif, wav, mp3, flac, ogg and m4a can be read"
+_LIMITS = MediaLimits()
+_SILENCE = 1e-4  # peak of full scale (-80 dB); the dither of 16-bit sound stays below
+_JUMP_S = 0.05  # timestamps of unbroken sound jitter by less than this
+_MAX_TIE_S = 5e-4  # a container that counts milliseconds rounds a frame's time by up to this much
+_MISSING_S = 1.0  # a file that ends this much before its header says has lost its end
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A clip in memory. Frame i is what a player shows at i / sample_fps; a frame that is held long is there repeatedly.
+
+    frames: (F, H, W, 3) uint8 RGB, upright, square pixels; F is 0 for sound only.
+    frame_times_s: (F,) float64 seconds from clip start at which each frame was first presented; never decreasing.
+    waveform: (N,) float32 in [-1, 1], mono at 16 kHz, from clip start to clip end; None without a sound track.
+    sha256: hash of the file's bytes. notices: sentences about what is missing, was cut or lowered.
+    """
+
+    frames: np.ndarray
+    frame_times_s: np.ndarray
+    waveform: np.ndarray | None
+    duration_s: float
+    sample_fps: float
+    sha256: str
+    name: str
+    notices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.frames.dtype != np.uint8 or self.frames.ndim != 4 or self.frames.shape[3] != 3:
+            raise ValueError(f"frames must be (F, H, W, 3) uint8, got {self.frames.shape} {self.frames.dtype}")
+        if self.frame_times_s.dtype != np.float64 or self.frame_times_s.shape != self.frames.shape[:1]:
+            raise ValueError(f"frame_times_s must be ({len(self.frames)},) float64, got {self.frame_times_s.shape}")
+        if self.waveform is not None and (self.waveform.dtype != np.float32 or self.waveform.ndim != 1):
+            raise ValueError(f"waveform must be (N,) float32, got {self.waveform.shape} {self.waveform.dtype}")
+        if not (0 < self.duration_s < math.inf and 0 < self.sample_fps < math.inf):
+            raise ValueError(f"a clip lasts and is sampled, got {self.duration_s} s and {self.sample_fps} frames/s")
+
+    @property
+    def has_video(self) -> bool:
+        return len(self.frames) > 0
+
+    @property
+    def has_audio(self) -> bool:
+        return self.waveform is not None
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a file's header says. A codec is None where the stream is missing; the size is in stored pixels."""
+
+    name: str
+    size_bytes: int
+    duration_s: float
+    video_codec: str | None
+    width_px: int
+    height_px: int
+    frame_rate_hz: float
+    audio_codec: str | None
+
+
+def probe(path: str | Path, limits: MediaLimits = _LIMITS) -> MediaInfo:
+    """Read a file's header and hold it against the limits; nothing is decoded.
+
+    Raises MediaError, one sentence that says why, for a file that cannot be used.
+    """
+    file = _checked(Path(path), limits)
+    with _opened(file, limits) as container:
+        return _describe(container, file, limits)
+
+
+def read_clip(
+    path: str | Path,
+    *,
+    fps: float = 2.0,
+    max_pixels: int = 448 * 448,
+    limits: MediaLimits = _LIMITS,
+    cancelled: Callable[[], bool] | None = None,
+) -> Clip:
+    """Decode a file once: the frames shown at 0, 1/fps, 2/fps ... seconds, and the whole sound.
+
+    max_pixels: frames are scaled down to at most this many (even sides, aspect kept). `cancelled` is asked between
+    packets. Raises MediaError, one sentence that says why, for a file that cannot be used or a read that was stopped.
+    """
+    if not 0 < fps < math.inf or max_pixels < 4:
+        raise RequestError(f"fps must be positive and max_pixels at least 4, got {fps} and {max_pixels}")
+    file = _checked(Path(path), limits)
+    with _opened(file, limits) as container:
+        info = _describe(container, file, limits)
+        picture, sound = _Picture(fps, max_pixels, limits.max_frames, info.duration_s), _Sound()
+        streams = _usable_streams(container)
+        start_s = min((float(s.start_time * s.time_base) for s in streams if s.start_time is not None), default=0.0)
+        is_damaged = False
+        for stream, frame in _decoded(container, streams, file.name, limits, cancelled):
+            if frame is None:
+                is_damaged = True
+                continue
+            part = picture if stream.type == "video" else sound
+            ticks = frame.dts if frame.pts is None else frame.pts
+            time_s = part.end_s if ticks is None else float(ticks * stream.time_base) - start_s
+            if time_s > limits.max_duration_s + _MISSING_S:
+                raise MediaError(_too_long(file.name, time_s, limits))
+            part.add(frame, time_s, stream)
+        picture.finish()
+        sound.finish()
+    if not picture.times_s and not sound.runs:
+        raise MediaError(f"Nothing in {file.name} could be decoded; the file is damaged, so export or record it again.")
+    return _assembled(file, info, fps, picture, sound, is_damaged)
+
+
+def _assembled(file: Path, info: MediaInfo, fps: float, picture: "_Picture", sound: "_Sound", is_damaged: bool) -> Clip:
+    """Put the parts on one clock and say what is missing."""
+    duration_s = max(picture.end_s, sound.end_s)
+    waveform = sound.waveform(duration_s) if sound.runs else None
+    notices = []
+    if not picture.times_s:
+        notices.append("This clip has no picture.")
+    elif picture.fps < fps:
+        notices.append(f"Frames are taken at {picture.fps:.3g} instead of {fps:.3g} per second to stay within the limit.")
+    if waveform is None:
+        notices.append("This clip has no sound track.")
+    elif np.abs(waveform).max(initial=0.0) < _SILENCE:
+        notices.append("The sound track is silent.")
+    for wanted, got, what in ((info.video_codec, picture.times_s, "picture"), (info.audio_codec, sound.runs, "sound")):
+        if wanted and not got:
+            notices.append(f"The {what} of this file could not be decoded.")
+    if duration_s < info.duration_s - _MISSING_S:
+        notices.append(f"The file breaks off: {duration_s:.1f} of {info.duration_s:.1f} seconds could be read.")
+    elif is_damaged:
+        notices.append("Parts of the file are damaged and were left out.")
+    times_s = np.array(picture.times_s, dtype=np.float64)
+    return Clip(
+        picture.frames, times_s, waveform, duration_s, picture.fps, _sha256(file), file.name, tuple(notices)
+    )
+
+
+def _checked(file: Path, limits: MediaLimits) -> Path:
+    """Refuse what the file system alone gives away."""
+    if not file.exists():
+        raise MediaError(f"There is no file {file}; check the path.")
+    if not file.is_file():
+        raise MediaError(f"{file} is a folder or a device; give one video or sound file.")
+    size_bytes = file.stat().st_size
+    if size_bytes == 0:
+        raise MediaError(f"{file.name} is empty (0 bytes); record or download it again.")
+    if size_bytes > limits.max_bytes:
+        raise MediaError(
+            f"{file.name} has {size_bytes / 2**20:.1f} MiB, more than the {limits.max_bytes / 2**20:.1f} MiB allowed; "
+            "cut it shorter or compress it."
+        )
+    return file
+
+
+def _opened(file: Path, limits: MediaLimits) -> av.container.InputContainer:
+    options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file", "max_pixels": str(limits.max_frame_pixels)}
+    try:
+        return av.open(f"file:{file.absolute()}", mode="r", options=options, metadata_errors="replace")
+    except PermissionError:
+        raise MediaError(f"{file.name} may not be read; change its permissions.") from None
+    except (av.FFmpegError, ValueError):
+        raise MediaError(f"{file.name} is not a video or sound file, or is damaged ({_READABLE}).") from None
+
+
+def _usable_streams(container: av.container.InputContainer) -> list[av.stream.Stream]:
+    """The best picture and the best sound for which there is a decoder; cover art is no picture."""
+    found = []
+    for kind in ("video", "audio"):
+        stream = container.streams.best(kind)
+        is_cover = stream is not None and bool(int(stream.disposition) & int(av.stream.Disposition.attached_pic))
+        if stream is not None and stream.codec_context is not None and not is_cover:
+            found.append(stream)
+    return found
+
+
+def _describe(container: av.container.InputContainer, file: Path, limits: MediaLimits) -> MediaInfo:
+    """The header as MediaInfo; refuses what lies outside the limits."""
+    streams = {stream.type: stream for stream in _usable_streams(container)}
+    if not streams:
+        raise MediaError(f"{file.name} holds neither a picture nor a sound that can be decoded ({_READABLE}).")
+    video, audio = streams.get("video"), streams.get("audio")
+    starts_late = (container.start_time or 0) > av.time_base // 2  # matroska then counts its duration from 0
+    if not container.duration or container.duration < 0 or starts_late:
+        duration_s = _scanned_duration_s(file, limits)
+    else:
+        duration_s = container.duration / av.time_base
+    if duration_s > limits.max_duration_s:
+        raise MediaError(_too_long(file.name, duration_s, limits))
+    width_px, height_px = (video.codec_context.width, video.codec_context.height) if video else (0, 0)
+    if width_px * height_px > limits.max_frame_pixels:
+        raise MediaError(
+            f"{file.name} has frames of {width_px}x{height_px} pixels, more than the {limits.max_frame_pixels:,} pixels "
+            "allowed; scale it down."
+        )
+    return MediaInfo(
+        name=file.name,
+        size_bytes=file.stat().st_size,
+        duration_s=duration_s,
+        video_codec=video.codec_context.codec.canonical_name if video else None,
+        width_px=width_px,
+        height_px=height_px,
+        frame_rate_hz=float(video.average_rate or 0) if video else 0.0,
+        audio_codec=audio.codec_context.codec.canonical_name if audio else None,
+    )
+
+
+def _scanned_duration_s(file: Path, limits: MediaLimits) -> float:
+    """Seconds between the first and the last timestamp, read from every packet: for files whose header is silent."""
+    start_s, end_s = math.inf, 0.0
+    with _opened(file, limits) as container, suppress(av.FFmpegError):
+        for packet in container.demux(_usable_streams(container)):
+            if packet.pts is not None:
+                start_s = min(start_s, float(packet.pts * packet.time_base))
+                end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+    return max(end_s - start_s, 0.0)
+
+
+def _too_long(name: str, duration_s: float, limits: MediaLimits) -> str:
+    return f"{name} lasts {duration_s:.0f} s, longer than the {limits.max_duration_s:.0f} s allowed; cut it shorter."
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _decoded(
+    container: av.container.InputContainer,
+    streams: list[av.stream.Stream],
+    name: str,
+    limits: MediaLimits,
+    cancelled: Callable[[], bool] | None,
+) -> Iterator[tuple[av.stream.Stream, av.frame.Frame | None]]:
+    """Decoded frames with their stream, in file order; None in place of a frame that is damaged."""
+    for stream in streams:
+        stream.codec_context.options = {"max_pixels": str(limits.max_frame_pixels)}
+        stream.codec_context.thread_type = "AUTO"
+        stream.codec_context.thread_count = 0
+    packets = container.demux(streams)
+    while True:
+        if cancelled is not None and cancelled():
+            raise MediaError(f"Reading {name} was stopped.")
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                break
+            if packet.has_sidedata("encryption_info"):
+                raise MediaError(f"{name} is encrypted (DRM); use a copy without protection.")
+            frames = packet.decode()
+        except (av.FFmpegError, ValueError):
+            yield streams[0], None
+            continue
+        for frame in frames:
+            yield packet.stream, frame
+    for stream in streams:
+        with suppress(av.FFmpegError):  # already flushed, unless the demuxer broke off
+            yield from ((stream, frame) for frame in stream.decode(None))
+
+
+class _Picture:
+    """Keeps what is shown at 0, 1/fps, 2/fps ... while frames arrive in order of presentation.
+
+    The first frame also stands for the moments before it, as it does in a player.
+    """
+
+    def __init__(self, fps: float, max_pixels: int, max_frames: int, duration_s: float) -> None:
+        self.fps = fps
+        if math.ceil(duration_s * fps) > max_frames:
+            self.fps = max(max_frames - 1, 1) / duration_s
+        self.times_s: list[float] = []
+        self.end_s = 0.0
+        self._rows = np.empty((0, 0, 0, 3), dtype=np.uint8)
+        self._first_rows = min(max_frames, math.ceil(duration_s * self.fps) + 1)
+        self._max_pixels, self._max_frames = max_pixels, max_frames
+        self._reformatter = VideoReformatter()
+        self._held: av.VideoFrame | None = None
+        self._held_s = 0.0
+        self._held_picture: np.ndarray | None = None
+
+    @property
+    def frames(self) -> np.ndarray:
+        return self._rows[: len(self.times_s)]
+
+    def add(self, frame: av.VideoFrame, time_s: float, stream: av.stream.Stream) -> None:
+        """Take the next frame; the one before it is then known to be shown until `time_s`."""
+        tick_s = float(stream.time_base)
+        if self._held is None:
+            self._size_px = _scaled_size(frame, float(stream.sample_aspect_ratio or 1), self._max_pixels)
+        elif time_s <= self._held_s:  # a repeated or broken timestamp
+            return
+        else:
+            self._keep_until(time_s - min(tick_s / 2, _MAX_TIE_S))
+        self._held, self._held_s, self._held_picture = frame, time_s, None
+        self.end_s = time_s + (frame.duration * tick_s or 1 / float(stream.average_rate or self.fps))
+
+    def finish(self) -> None:
+        if self._held is not None:
+            self._keep_until(self.end_s - _MAX_TIE_S)
+            if not self.times_s:
+                self._keep()
+
+    def _keep_until(self, end_s: float) -> None:
+        while len(self.times_s) / self.fps < end_s:
+            if len(self.times_s) == self._max_frames:  # longer than the header said
+                self._rows[: (self._max_frames + 1) // 2] = self._rows[::2].copy()
+                self.times_s, self.fps = self.times_s[::2], self.fps / 2
+                continue
+            self._keep()
+
+    def _keep(self) -> None:
+        if self._held_picture is None:
+            self._held_picture = self._converted(self._held)
+        if len(self.times_s) == len(self._rows):
+            rows = min(2 * len(self._rows) or self._first_rows, self._max_frames)
+            self._rows.resize((rows, *self._held_picture.shape), refcheck=False)
+        self._rows[len(self.times_s)] = self._held_picture
+        self.times_s.append(max(self._held_s, 0.0))
+
+    def _converted(self, frame: av.VideoFrame) -> np.ndarray:
+        """One frame as (H, W, 3) RGB: scaled, then turned upright."""
+        width_px, height_px = self._size_px
+        scaled = self._reformatter.reformat(frame, width_px, height_px, "rgb24", interpolation="AREA")
+        picture = scaled.to_ndarray()
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        if matrix is None:
+            return picture
+        a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5]  # x' = a x + c y, y' = b x + d y
+        if abs(b) > abs(a):
+            picture, down, right = picture.transpose(1, 0, 2), b, c
+        else:
+            down, right = d, a
+        return picture[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
+
+
+def _scaled_size(frame: av.VideoFrame, pixel_aspect: float, max_pixels: int) -> tuple[int, int]:
+    """Width and height before turning: square pixels, even sides, at most `max_pixels`."""
+    width_px, height_px = frame.width * pixel_aspect, frame.height
+    scale = min(1.0, math.sqrt(max_pixels / (width_px * height_px)))
+    even_height_px = max(2, int(height_px * scale + 1e-6) // 2 * 2)
+    even_width_px = max(2, int(width_px * scale + 1e-6) // 2 * 2)
+    even_height_px = min(even_height_px, max_pixels // 2)
+    return max(2, min(even_width_px, max_pixels // even_height_px // 2 * 2)), even_height_px
+
+
+@dataclass
+class _Run:
+    """Unbroken sound in one format; `chunks` are int16 at 16 kHz."""
+
+    form: tuple[str, str, int]
+    start_s: float
+    resampler: av.AudioResampler
+    chunks: list[np.ndarray]
+    samples_in: int = 0
+
+    @property
+    def end_s(self) -> float:
+        return self.start_s + self.samples_in / self.form[2]
+
+
+class _Sound:
+    """Resamples a sound track as it arrives; each unbroken run of it is laid where its timestamp says."""
+
+    def __init__(self) -> None:
+        self.runs: list[_Run] = []
+
+    @property
+    def end_s(self) -> float:
+        return self.runs[-1].end_s if self.runs else 0.0
+
+    def add(self, frame: av.AudioFrame, time_s: float, stream: av.stream.Stream) -> None:
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if not self.runs or form != self.runs[-1].form or abs(time_s - self.end_s) > _JUMP_S:
+            self.finish()
+            # 16-bit output makes the mixer scale a sum of channels so that it cannot clip
+            self.runs.append(_Run(form, time_s, av.AudioResampler("s16", "mono", SAMPLE_RATE_HZ), []))
+        run = self.runs[-1]
+        run.chunks += [part.to_ndarray()[0] for part in run.resampler.resample(frame)]
+        run.samples_in += frame.samples
+
+    def finish(self) -> None:
+        if self.runs:
+            self.runs[-1].chunks += [part.to_ndarray()[0] for part in self.runs[-1].resampler.resample(None)]
+
+    def waveform(self, duration_s: float) -> np.ndarray:
+        """(N,) float32 over the whole clip; silence where no sound was stored."""
+        whole = np.zeros(round(duration_s * SAMPLE_RATE_HZ), dtype=np.float32)
+        for run in self.runs:
+            samples = np.concatenate(run.chunks)[: round((run.end_s - run.start_s) * SAMPLE_RATE_HZ)]
+            first = round(run.start_s * SAMPLE_RATE_HZ)
+            samples = samples[max(-first, 0) :][: max(len(whole) - max(first, 0), 0)]
+            whole[max(first, 0) : max(first, 0) + len(samples)] = samples / np.float32(32768)
+        return whole
