@@ -106,6 +106,7 @@ class LatentStep:
 
     modality: "visual" or "audio". time_s: its place on the clip's clock (OSPE), seconds. cell: row and column of the
     block's grid, None for audio. matches: best first. p: against the donor null, uncorrected; None without a null.
+    scores: (T,) the best score at each distinct time of its modality (`EvidenceBank.by_time`), or None.
     """
 
     block: int
@@ -118,6 +119,7 @@ class LatentStep:
     matches: tuple[Match, ...] = ()
     p: float | None = None
     elapsed_s: float = 0.0
+    scores: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
