@@ -28,7 +28,7 @@ def picture_posterior(world: World, family: str, scene: Scene, other: Scene | No
         return _sync(plays, other.index)
     shown: dict[str, float] = {}
     for candidate, weight in zip(world.scenes, plays, strict=True):
-        word = getattr(candidate, "colour" if family == "colour" else family)
+        word = getattr(candidate, family)
         shown[word] = shown.get(word, 0.0) + float(weight)
     return _normalised(shown)
 
@@ -84,8 +84,7 @@ def _object_table(split: str, parities: tuple[int, ...]) -> np.ndarray:
     colours, shapes = _object_draws(len(parities))
     unseen = held_out(colours, shapes, np.array(parities))
     if split == "test":  # three sounds of one block, and every object belongs to that block
-        block = int(sum(parities) * 2 > len(parities)) if len(parities) != 4 else int(parities.count(1) == 3)
-        possible = held_out(colours, shapes, block).all(1)
+        possible = held_out(colours, shapes, int(parities.count(1) == 3)).all(1)
     else:
         possible = ~unseen.any(1)
     table = np.zeros((len(parities), len(COLOURS), len(SHAPES)), np.int64)

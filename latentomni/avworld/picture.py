@@ -21,13 +21,13 @@ _RGB = {
     "blue": (38, 104, 226),
     "purple": (142, 68, 190),
 }
-# points, outer radius, inner radius over outer, corner rounding; radii in units of half the object's diameter
+# points, outer radius, inner radius over outer, corner rounding, turn (radians) and drop that make it stand upright in
+# the middle of its box; radii, rounding and drop in units of half the object's diameter
 _FORMS = {
-    "square": (4, 1.2, math.cos(math.pi / 4), 0.14),
-    "triangle": (3, 1.2, math.cos(math.pi / 3), 0.14),
-    "star": (5, 1.13, 0.5, 0.08),
+    "square": (4, 1.28, math.cos(math.pi / 4), 0.14, math.pi / 4, 0.0),
+    "triangle": (3, 1.3, math.cos(math.pi / 3), 0.14, 0.0, 0.25),
+    "star": (5, 1.22, 0.5, 0.08, 0.0, 0.08),
 }
-_UPRIGHT = {"square": math.pi / 4, "triangle": 0.0, "star": 0.0, "circle": 0.0}
 _OUTLINE = 0.09
 _SHADOW_SHIFT, _SHADOW_BLUR, _SHADOW_DEPTH = 0.12, 0.3, 0.34
 
@@ -98,12 +98,11 @@ def _signed_distance(shape: str, u: np.ndarray, v: np.ndarray, turn: float) -> n
     """Distance to the edge, negative inside. u: (1, W), v: (H, 1), right and down from the centre, in radii."""
     if shape == "circle":
         return np.hypot(u, v) - 1
-    if shape == "triangle":
-        v = v - 0.2  # its box, not its centroid, is centred
-    points, outer, inner, rounding = _FORMS[shape]
+    points, outer, inner, rounding, upright, drop = _FORMS[shape]
+    v = v - drop
     half_angle = math.pi / points
     # fold the plane onto half of one point of the shape: its edge is then a single segment from a to b
-    angle = np.arctan2(u, -v) + (turn + _UPRIGHT[shape])
+    angle = np.arctan2(u, -v) + (turn + upright)
     angle = np.abs((angle + half_angle) % (2 * half_angle) - half_angle)
     length = np.hypot(u, v)
     px, py = length * np.cos(angle), length * np.sin(angle)

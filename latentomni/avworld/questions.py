@@ -80,8 +80,8 @@ def answers(family: str) -> tuple[str, ...]:
 
 def parse_answer(family: str, text: str) -> str | None:
     """The first answer of `family` that a free text names, or None."""
-    found = re.search("|".join(rf"\b(?:{word.rstrip('s')}s?)\b" for word in answers(family)), text.lower())
-    return next((w for w in answers(family) if found and w.rstrip("s") == found[0].rstrip("s")), None)
+    found = re.search(rf"\b({'|'.join(answers(family))})s?\b", text.lower().replace("-", " "))
+    return found[1] if found else None
 
 
 def questions(world: World) -> tuple[Question, ...]:

@@ -9,7 +9,7 @@ from latentomni.clock import SAMPLE_RATE_HZ
 
 __all__ = ["render_sound"]
 
-_PEAK = 0.8
+_PEAK, _POWER = 0.8, 0.16  # the louder a voice's power, the lower its peak: all kinds seem about equally loud
 _RELEASE_S = 0.05
 
 
@@ -26,12 +26,12 @@ def render_sound(world: World) -> np.ndarray:
 
 
 def _render_event(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """(N,) samples of the scene's sound, faded in and out, peak = its loudness times 0.8."""
+    """(N,) samples of the scene's sound, faded in and out; loudness 1 is full level."""
     time_s = np.arange(round(scene.sound_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     event = _VOICES[scene.sound](time_s, scene.pitch, rng)
     attack_s = 0.002 if scene.sound in ("bell", "clicks", "drum") else 0.02
     event *= np.clip(time_s / attack_s, 0, 1) * np.clip(time_s[::-1] / _RELEASE_S, 0, 1)
-    return event * (_PEAK * scene.loudness / np.abs(event).max())
+    return event * scene.loudness * min(_PEAK / np.abs(event).max(), _POWER / np.sqrt(np.mean(event**2)))
 
 
 def _soft_noise(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -53,7 +53,7 @@ def _buzz(time_s: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndar
 
 
 def _chirp(time_s: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarray:
-    """A bird's call: four short rising whistles a second."""
+    """A bird's call: short rising whistles."""
     beat = (time_s * 4.5) % 1
     voiced = np.clip(beat / 0.6, 0, 1)
     frequency_hz = pitch * (2300 + 1500 * voiced**1.5)
@@ -65,7 +65,7 @@ def _clicks(time_s: np.ndarray, pitch: float, rng: np.random.Generator) -> np.nd
     """Wooden ticks, eight a second."""
     since_s = (time_s * 8 % 1) / 8
     tick = np.sin(2 * np.pi * 1700 * pitch * since_s) + 0.6 * np.sin(2 * np.pi * 2900 * pitch * since_s)
-    return (tick + 0.8 * rng.standard_normal(len(time_s))) * np.exp(-since_s / 0.005)
+    return (tick + 0.5 * rng.standard_normal(len(time_s))) * np.exp(-since_s / 0.01)
 
 
 def _siren(time_s: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarray:
@@ -78,7 +78,7 @@ def _drum(time_s: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndar
     """A hand drum, three strokes a second."""
     since_s = (time_s * 3 % 1) / 3
     sweep_s = since_s + 0.03 * (1 - np.exp(-since_s / 0.03))  # the pitch falls after each stroke
-    skin = np.sin(2 * np.pi * 75 * pitch * sweep_s) + 0.4 * np.sin(2 * np.pi * 119 * pitch * sweep_s)
+    skin = np.sin(2 * np.pi * 110 * pitch * sweep_s) + 0.4 * np.sin(2 * np.pi * 175 * pitch * sweep_s)
     slap = 0.5 * _soft_noise(rng, len(time_s)) * np.exp(-since_s / 0.012)
     return skin * np.exp(-since_s / 0.09) + slap
 

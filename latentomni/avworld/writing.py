@@ -43,7 +43,8 @@ def write_clip(world: World, path: Path | str) -> None:
     from moviepy.audio.AudioClip import AudioArrayClip
 
     path = Path(path)
-    sound = AudioArrayClip(render_sound(world)[:, None], fps=SAMPLE_RATE_HZ)
+    stereo = np.repeat(render_sound(world)[:, None], 2, axis=1)  # moviepy hands on two channels whatever it is given
+    sound = AudioArrayClip(stereo, fps=SAMPLE_RATE_HZ)
     clip = VideoClip(lambda time_s: render_frames(world, [time_s], _WRITTEN_PX)[0], duration=world.duration_s)
     clip.with_audio(sound).write_videofile(
         str(path), fps=_WRITTEN_FPS, codec="libx264", preset="veryfast", pixel_format="yuv420p",
