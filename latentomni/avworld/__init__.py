@@ -6,4 +6,12 @@ from latentomni.avworld.sound import render_sound
 from latentomni.avworld.world import sample_world
 from latentomni.avworld.writing import world_clip
 
-__all__ = ["heldout_questions", "parse_answer", "questions", "render_frames", "render_sound", "sample_world", "world_clip"]
+__all__ = [
+    "heldout_questions",
+    "parse_answer",
+    "questions",
+    "render_frames",
+    "render_sound",
+    "sample_world",
+    "world_clip",
+]

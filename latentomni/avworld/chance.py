@@ -1,6 +1,6 @@
 """The best possible guesser: what the question and one modality alone tell about the answer, enumerated exactly.
 
-It knows the rules of the generator, held-out combinations included, and either every picture or every sound of the clip.
+It knows the rules of the generator, held-out combinations included, and all pictures or all sounds of the clip.
 """
 
 from functools import cache
@@ -25,7 +25,9 @@ def picture_posterior(world: World, family: str, scene: Scene, other: Scene | No
         return _normalised({s: heard[j] for j, s in enumerate(SOUNDS)})
     plays = _sound_table(world.split, colours, shapes)[:, SOUNDS.index(scene.sound)]
     if family == "sync":
-        return _sync(plays, other.index)
+        others = len(world.others(scene))  # the same for every scene that may play this sound
+        yes = plays[other.index]
+        return _normalised({"yes": yes, "no": (plays.sum() - yes) / others})
     shown: dict[str, float] = {}
     for candidate, weight in zip(world.scenes, plays, strict=True):
         word = getattr(candidate, family)
@@ -35,19 +37,18 @@ def picture_posterior(world: World, family: str, scene: Scene, other: Scene | No
 
 def sound_posterior(world: World, family: str, scene: Scene, other: Scene | None = None) -> dict[str, float]:
     """Answer -> probability, for one who hears but does not see; arguments as in `picture_posterior`."""
-    table = _object_table(world.split, tuple(SOUNDS.index(s.sound) % 2 for s in world.scenes))
+    shown, denied = _object_tables(world.split, tuple(SOUNDS.index(s.sound) % 2 for s in world.scenes))
     if family == "colour":
-        return _normalised(dict(zip(COLOURS, table[scene.index].sum(1), strict=True)))
+        return _normalised(dict(zip(COLOURS, shown[scene.index].sum(1), strict=True)))
     if family == "shape":
-        return _normalised(dict(zip(SHAPES, table[scene.index].sum(0), strict=True)))
+        return _normalised(dict(zip(SHAPES, shown[scene.index].sum(0), strict=True)))
     if family == "place":
         return dict.fromkeys(PLACES, 1 / len(PLACES))
-    named = scene if other is None else other
-    shown = table[:, COLOURS.index(named.colour), SHAPES.index(named.shape)]
+    named = other or scene
+    colour, shape = COLOURS.index(named.colour), SHAPES.index(named.shape)
     if family == "sync":
-        return _sync(shown, scene.index)
-    asked = {s.index for s in world.askable}
-    return _normalised({s.sound: shown[s.index] * (s.index in asked) for s in world.scenes})
+        return _normalised({"yes": shown[scene.index, colour, shape], "no": denied[scene.index, colour, shape]})
+    return _normalised({s.sound: shown[s.index, colour, shape] for s in world.askable})
 
 
 def _normalised(weights: dict[str, float]) -> dict[str, float]:
@@ -55,42 +56,46 @@ def _normalised(weights: dict[str, float]) -> dict[str, float]:
     return {answer: float(weight) / float(total) for answer, weight in weights.items()}
 
 
-def _sync(weights: np.ndarray, known: int) -> dict[str, float]:
-    """Yes where the scene that is not seen (heard) is the `known` one; no, equally often, where it is one of the others."""
-    yes, no = weights[known], (weights.sum() - weights[known]) / (len(weights) - 1)
-    return _normalised({"yes": yes, "no": no})
-
-
 def _object_numbers(world: World) -> tuple[np.ndarray, np.ndarray]:
     return (np.array([COLOURS.index(s.colour) for s in world.scenes]),
             np.array([SHAPES.index(s.shape) for s in world.scenes]))  # fmt: skip
 
 
+def _possible(split: str, unseen: np.ndarray) -> np.ndarray:
+    """(P,) whether a clip of the split may be so. unseen: (P, N, N) is the object of scene i held out with sound j."""
+    own = np.diagonal(unseen, axis1=1, axis2=2)
+    if split == "test":  # all objects belong to one block, and all three sounds of that block are played
+        return (own.sum(1) == 3) & (unseen == own[:, None]).all((1, 2))
+    return ~own.any(1) & ((~unseen).sum(1) >= 2).all(1)
+
+
 def _sound_table(split: str, colours: np.ndarray, shapes: np.ndarray) -> np.ndarray:
-    """(N, 6): in how many of the clips that could go with these pictures scene n plays this sound and is asked about."""
+    """(N, 6): in how many clips that show these objects, (N,) each, scene n plays this sound and may be asked about."""
     sounds = _sound_draws(len(colours))
-    unseen = held_out(colours, shapes, sounds)
-    asked = unseen if split == "test" else ~unseen
-    possible = (unseen.sum(1) == 3) if split == "test" else ~unseen.any(1)
-    return np.stack([(asked & possible[:, None] & (sounds == s)).sum(0) for s in range(len(SOUNDS))], axis=1)
+    unseen = held_out(colours[:, None], shapes[:, None], sounds[:, None])
+    asked = np.diagonal(unseen, axis1=1, axis2=2) == (split == "test")
+    counted = asked & _possible(split, unseen)[:, None]
+    return np.stack([(counted & (sounds == s)).sum(0) for s in range(len(SOUNDS))], axis=1)
 
 
 @cache
-def _object_table(split: str, parities: tuple[int, ...]) -> np.ndarray:
-    """(N, 6, 4): in how many of the clips that could go with these sounds scene n shows this colour and this shape.
+def _object_tables(split: str, parities: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Two tables (N, 6, 4) over clips with these sounds: scene n shows this object; another does and may be named.
 
     parities: (N,) sound number modulo 2, which is all that `held_out` depends on.
     """
     colours, shapes = _object_draws(len(parities))
-    unseen = held_out(colours, shapes, np.array(parities))
-    if split == "test":  # three sounds of one block, and every object belongs to that block
-        possible = held_out(colours, shapes, int(parities.count(1) == 3)).all(1)
-    else:
-        possible = ~unseen.any(1)
-    table = np.zeros((len(parities), len(COLOURS), len(SHAPES)), np.int64)
-    for n in range(len(parities)):
-        np.add.at(table[n], (colours[possible, n], shapes[possible, n]), 1)
-    return table
+    unseen = held_out(colours[:, :, None], shapes[:, :, None], np.array(parities))
+    possible = _possible(split, unseen)
+    objects = (colours * len(SHAPES) + shapes)[possible]
+    named = unseen[possible] == (split == "test")  # (P, object, sound)
+    share = named / (named.sum(1, keepdims=True) - 1)  # the other scenes are equally likely to be named
+    shown, denied = np.zeros((2, len(parities), len(COLOURS) * len(SHAPES)))
+    for n, m in product(range(len(parities)), repeat=2):
+        table, weights = (shown, None) if n == m else (denied, share[:, m, n])
+        table[n] += np.bincount(objects[:, m], weights, minlength=table.shape[1])
+    size = len(parities), len(COLOURS), len(SHAPES)
+    return shown.reshape(size), denied.reshape(size)
 
 
 @cache

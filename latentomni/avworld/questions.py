@@ -85,12 +85,12 @@ def parse_answer(family: str, text: str) -> str | None:
 
 
 def questions(world: World) -> tuple[Question, ...]:
-    """Every question of every family about every scene that may be asked about; "sync" once with yes and once with no."""
+    """Every question of every family about every scene of `world.askable`; "sync" once with yes and once with no."""
     rng = np.random.default_rng([SPLITS.index(world.split), world.seed, 2])
     asked = []
     for scene in world.askable:
         asked += [_ask(world, family, scene, None, rng) for family in FAMILIES if family != "sync"]
-        asked += [_ask(world, "sync", scene, other, rng) for other in (scene, _another(world, scene, rng))]
+        asked += [_ask(world, "sync", scene, other, rng) for other in (scene, _pick(world.others(scene), rng))]
     return tuple(asked)
 
 
@@ -110,17 +110,16 @@ def draw_questions(split: str, n: int, seed: int) -> list[tuple[World, Question]
         if number % 3 == 0:
             world = sample_world(seed + number // 3, split)
         family = FAMILIES[number % len(FAMILIES)]
-        scene = world.askable[int(rng.integers(len(world.askable)))]
+        scene = _pick(world.askable, rng)
         other = None
         if family == "sync":
-            other = scene if number // len(FAMILIES) % 2 else _another(world, scene, rng)
+            other = scene if number // len(FAMILIES) % 2 else _pick(world.others(scene), rng)
         drawn.append((world, _ask(world, family, scene, other, rng)))
     return drawn
 
 
-def _another(world: World, scene: Scene, rng: np.random.Generator) -> Scene:
-    step = int(rng.integers(1, len(world.scenes)))
-    return world.scenes[(scene.index + step) % len(world.scenes)]
+def _pick(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Scene:
+    return scenes[int(rng.integers(len(scenes)))]
 
 
 def _ask(world: World, family: str, scene: Scene, other: Scene | None, rng: np.random.Generator) -> Question:

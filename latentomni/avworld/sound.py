@@ -41,7 +41,7 @@ def _soft_noise(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _bell(time_s: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarray:
-    partials = ((0.5, 0.3, 2.0), (1.0, 1.0, 2.4), (1.2, 0.5, 3.0), (2.0, 0.6, 4.0), (2.76, 0.35, 6.0), (5.4, 0.15, 11.0))
+    partials = ((0.5, 0.3, 2), (1, 1, 2.4), (1.2, 0.5, 3), (2, 0.6, 4), (2.76, 0.35, 6), (5.4, 0.15, 11))
     tones = [a * np.exp(-d * time_s) * np.sin(2 * np.pi * 900 * pitch * r * time_s) for r, a, d in partials]
     return np.sum(tones, axis=0)
 

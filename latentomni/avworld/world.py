@@ -55,16 +55,18 @@ class Scene:
     def object(self) -> str:
         return f"{self.colour} {self.shape}"
 
+    def held_out_with(self, sound: str) -> bool:
+        """Whether this object never goes with this sound in training."""
+        return held_out(COLOURS.index(self.colour), SHAPES.index(self.shape), SOUNDS.index(sound))
+
     @property
     def held_out(self) -> bool:
-        """Whether this combination of colour, shape and sound never occurs in training."""
-        numbers = COLOURS.index(self.colour), SHAPES.index(self.shape), SOUNDS.index(self.sound)
-        return bool(held_out(*numbers))
+        return self.held_out_with(self.sound)
 
 
 @dataclass(frozen=True)
 class World:
-    """3 to 5 scenes of 2 s. Objects and sounds are distinct within a clip. `noise`: amplitude of the background sound."""
+    """3 to 5 scenes of 2 s; objects and sounds are distinct within a clip. noise: amplitude of the background sound."""
 
     seed: int
     split: str
@@ -78,6 +80,13 @@ class World:
     @property
     def name(self) -> str:
         return f"avworld-{self.split}-{self.seed}"
+
+    def others(self, scene: Scene) -> tuple[Scene, ...]:
+        """The scenes whose object can be asked about with the sound of `scene` and a true answer of no.
+
+        Held-out sounds are denied with held-out objects, all others with others: which it is says nothing.
+        """
+        return tuple(s for s in self.scenes if s is not scene and s.held_out_with(scene.sound) == scene.held_out)
 
     @property
     def askable(self) -> tuple[Scene, ...]:
@@ -107,11 +116,16 @@ def _spread(rng: np.random.Generator, kinds: int, count: int) -> np.ndarray:
 
 
 def _sample_train(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Numbers of colours, shapes and sounds: uniform over all draws without a held-out combination."""
+    """Numbers of colours, shapes and sounds: uniform over all draws without a held-out combination.
+
+    Every sound also finds a second object it may go with, so that "is the star shown when the bell plays?" can be
+    denied with a combination that training knows: no combination gives its answer away.
+    """
     while True:
         colours, sounds = rng.permutation(len(COLOURS))[:count], rng.permutation(len(SOUNDS))[:count]
         shapes = _spread(rng, len(SHAPES), count)
-        if not held_out(colours, shapes, sounds).any():
+        unseen = held_out(colours, shapes, sounds[:, None])
+        if not unseen.diagonal().any() and (~unseen).sum(1).min() >= 2:
             return colours, shapes, sounds
 
 
