@@ -3,7 +3,7 @@
 It knows the rules of the generator, held-out combinations included, and all pictures or all sounds of the clip.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 from itertools import permutations, product
 
 import numpy as np
@@ -19,11 +19,11 @@ def picture_posterior(world: World, family: str, scene: Scene, other: Scene | No
 
     scene: the one asked about. other: for "sync", the scene whose object the question names (`scene` itself for "yes").
     """
-    colours, shapes = _object_numbers(world)
+    objects = tuple((COLOURS.index(s.colour), SHAPES.index(s.shape)) for s in world.scenes)
+    heard = _sound_table(world.split, objects)
     if family == "sound":
-        heard = _sound_table(world.split, colours, shapes)[scene.index]
-        return _normalised({s: heard[j] for j, s in enumerate(SOUNDS)})
-    plays = _sound_table(world.split, colours, shapes)[:, SOUNDS.index(scene.sound)]
+        return _normalised(dict(zip(SOUNDS, heard[scene.index], strict=True)))
+    plays = heard[:, SOUNDS.index(scene.sound)]
     if family == "sync":
         others = len(world.others(scene))  # the same for every scene that may play this sound
         yes = plays[other.index]
@@ -56,11 +56,6 @@ def _normalised(weights: dict[str, float]) -> dict[str, float]:
     return {answer: float(weight) / float(total) for answer, weight in weights.items()}
 
 
-def _object_numbers(world: World) -> tuple[np.ndarray, np.ndarray]:
-    return (np.array([COLOURS.index(s.colour) for s in world.scenes]),
-            np.array([SHAPES.index(s.shape) for s in world.scenes]))  # fmt: skip
-
-
 def _possible(split: str, unseen: np.ndarray) -> np.ndarray:
     """(P,) whether a clip of the split may be so. unseen: (P, N, N) is the object of scene i held out with sound j."""
     own = np.diagonal(unseen, axis1=1, axis2=2)
@@ -69,9 +64,11 @@ def _possible(split: str, unseen: np.ndarray) -> np.ndarray:
     return ~own.any(1) & ((~unseen).sum(1) >= 2).all(1)
 
 
-def _sound_table(split: str, colours: np.ndarray, shapes: np.ndarray) -> np.ndarray:
-    """(N, 6): in how many clips that show these objects, (N,) each, scene n plays this sound and may be asked about."""
-    sounds = _sound_draws(len(colours))
+@lru_cache(maxsize=64)
+def _sound_table(split: str, objects: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """(N, 6): in how many clips with these objects (colour, shape) scene n plays this sound and may be asked about."""
+    colours, shapes = np.array(objects).T
+    sounds = _sound_draws(len(objects))
     unseen = held_out(colours[:, None], shapes[:, None], sounds[:, None])
     asked = np.diagonal(unseen, axis1=1, axis2=2) == (split == "test")
     counted = asked & _possible(split, unseen)[:, None]
