@@ -49,6 +49,7 @@ class Thinker:
     def __post_init__(self) -> None:
         self.ids = special_ids(self.tokenizer)
         self.grammar = WindowGrammar(self.tokenizer)
+        self._texts: dict[str, list[int]] = {}
         self._text_model = self.model.model.language_model
 
     @property
@@ -65,6 +66,12 @@ class Thinker:
 
     def encode_text(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def cached_text(self, text: str) -> list[int]:
+        """`encode_text` for texts that come again and again, as in training."""
+        if text not in self._texts:
+            self._texts[text] = self.encode_text(text)
+        return self._texts[text]
 
     @torch.no_grad()
     def encode_clip(self, clip: "Clip") -> ClipFeatures:
@@ -98,19 +105,24 @@ class Thinker:
 
     def place_vectors(self, embeds: torch.Tensor, row: Sequence, start: int, stop: int) -> None:
         """Write the media features and latents of tokens `start` to `stop` into their embeddings (>= stop - start, D)."""
-        for kind, vectors in ((Kind.MEDIA, row.clip and row.clip.vectors), (Kind.LATENT, row.latents)):
-            slots = [i for i in range(start, stop) if row.kinds[i] == kind and row.sources[i] >= 0]
+        for kind, vectors in ((Kind.MEDIA, row.clip.vectors if row.clip else ()), (Kind.LATENT, row.latents)):
+            slots = [i for i in range(start, stop) if row.kinds[i] == kind and 0 <= row.sources[i] < len(vectors)]
             if slots:
                 chosen = [row.sources[i] for i in slots]
                 rows = torch.stack([vectors[c] for c in chosen]) if kind == Kind.LATENT else vectors[chosen]
                 embeds[[i - start for i in slots]] = rows.to(embeds.device, embeds.dtype)
 
+    def embed_rows(self, rows: list[Sequence], ids: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) inputs of assembled rows; ids: (B, T)."""
+        embeds = self.embed(ids).clone()
+        for b, row in enumerate(rows):
+            self.place_vectors(embeds[b], row, 0, len(row))
+        return embeds
+
     def full(self, rows: list[Sequence], *, packed: bool = False) -> torch.Tensor:
         """(B, T, D) hidden states of assembled rows in one forward: what decoding step by step must equal."""
         ids, positions, layout = collate(rows)
-        embeds = self.embed(ids.to(self.device)).clone()
-        for b, row in enumerate(rows):
-            self.place_vectors(embeds[b], row, 0, len(row))
+        embeds = self.embed_rows(rows, ids.to(self.device))
         mask = attention_mask(layout, layout, packed=packed).to(self.device)
         return self.forward(embeds, positions.to(self.device), mask)
 
