@@ -87,9 +87,9 @@ class Thinker:
         patches, (times, rows, columns) = patchify(clip.frames, self.video)
         grid = torch.tensor([[times, rows, columns]], device=self.device)
         features = self.model.model.get_video_features(patches.to(self.device), grid).pooler_output[0]
-        step = self.video.temporal_patch
-        starts = np.asarray(clip.frame_times_s[::step], dtype=np.float64)
-        end_s = max(clip.duration_s, starts[-1] + step / clip.sample_fps if len(starts) == 1 else starts[-1] + 1e-3)
+        # Frame i is what is shown at i / fps, so these are true times whatever the file's own frame rate is.
+        starts = np.arange(times) * self.video.temporal_patch / clip.sample_fps
+        end_s = max(clip.duration_s, float(starts[-1]) + 1 / clip.sample_fps)
         return features, starts, np.append(starts[1:], end_s), (rows // self.video.merge, columns // self.video.merge)
 
     def _encode_sound(self, clip: "Clip") -> torch.Tensor:
