@@ -270,6 +270,10 @@ def _check(trace: Trace) -> None:
             _check_array(f"{name}.{field}", getattr(moments, field), np.float32, (n,))
         _check_array(f"{name}.cells", moments.cells, np.float32, (n, 4))
         times[name] = len(np.unique(np.stack([moments.start_s, moments.end_s], axis=1), axis=0))
+    grid = [trace.spec.get(name) for name in ("instants", "rows", "columns")]
+    _require(all(type(n) is int and 1 <= n <= 64 for n in grid), f"a block has {grid} instants, rows and columns")
+    slots = grid[0] * (grid[1] * grid[2] + 1)
+    _require(all(len(block.latents) <= slots for block in trace.blocks), f"a block has more than {slots} latents")
     widths = {len(z.vector) if z.vector.ndim == 1 else -1 for block in trace.blocks for z in block.latents}
     _require(len(widths) <= 1, "latents differ in width")
     for number, block in enumerate(trace.blocks):

@@ -213,6 +213,8 @@ MALFORMED = {
     "moment that is not there": edit_json(lambda h: latent(h)["matches"][0].update(moment=12)),
     "p above one": edit_json(lambda h: latent(h).update(p=1.5)),
     "array used twice": edit_json(lambda h: h["blocks"][0]["latents"][1].update(vector=latent(h)["vector"])),
+    "too many latents": edit_json(lambda h: h["spec"].update(columns=1)),
+    "no grid": edit_json(lambda h: h["spec"].pop("rows")),
     "sound rate": edit_json(lambda h: h.update(sound_hz=0)),
     "array of another shape": edit_arrays(lambda a: a.update({"visual.cells": a["visual.cells"][:, :3].copy()})),
     "rows disagree": edit_arrays(lambda a: a.update({"visual.features": a["visual.features"][:3].copy()})),
