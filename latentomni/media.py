@@ -89,7 +89,9 @@ def probe(path: str | Path, limits: MediaLimits = _LIMITS) -> MediaInfo:
     """
     file = _checked(Path(path), limits)
     with _opened(file, limits) as container:
-        return _describe(container, file, limits)
+        streams = _streams(container, file.name)
+        duration_s = _header_duration_s(container) or _Timeline.of(container, streams, file.name).duration_s
+        return _described(streams, file, duration_s, limits)
 
 
 def read_clip(
@@ -100,7 +102,7 @@ def read_clip(
     limits: MediaLimits = _LIMITS,
     cancelled: Callable[[], bool] | None = None,
 ) -> Clip:
-    """Decode a file once: the frames shown at 0, 1/fps, 2/fps ... seconds, and the whole sound.
+    """Decode a file: the frames shown at 0, 1/fps, 2/fps ... seconds, and the whole sound.
 
     max_pixels: frames are scaled down to at most this many (even sides, aspect kept). `cancelled` is asked between
     packets. Raises MediaError, one sentence that says why, for a file that cannot be used or a read that was stopped.
@@ -109,23 +111,26 @@ def read_clip(
         raise RequestError(f"fps must be positive and max_pixels at least 4, got {fps} and {max_pixels}")
     file = _checked(Path(path), limits)
     with _opened(file, limits) as container:
-        info = _describe(container, file, limits)
-        picture, sound = _Picture(fps, max_pixels, limits.max_frames, info.duration_s), _Sound()
-        streams = _usable_streams(container)
-        start_s = min((float(s.start_time * s.time_base) for s in streams if s.start_time is not None), default=0.0)
-        is_damaged = False
-        for stream, frame in _decoded(container, streams, file.name, limits, cancelled):
+        streams = _streams(container, file.name)
+        timeline = _Timeline.of(container, streams, file.name)
+        info = _described(streams, file, _header_duration_s(container) or timeline.duration_s, limits)
+    if timeline.duration_s > limits.max_duration_s + _MISSING_S:
+        raise MediaError(_too_long(file.name, timeline.duration_s, limits))
+    picture, sound = _Picture(timeline, fps, max_pixels, limits.max_frames), _Sound()
+    is_damaged = False
+    with _opened(file, limits) as container:
+        streams = _streams(container, file.name)
+        for stream, frame in _decoded(container, streams, picture.needed_ticks, limits):
+            if cancelled is not None and cancelled():
+                raise MediaError(f"Reading {file.name} was stopped.")
             if frame is None:
                 is_damaged = True
                 continue
             part = picture if stream.type == "video" else sound
             ticks = frame.dts if frame.pts is None else frame.pts
-            time_s = part.end_s if ticks is None else float(ticks * stream.time_base) - start_s
-            if time_s > limits.max_duration_s + _MISSING_S:
-                raise MediaError(_too_long(file.name, time_s, limits))
-            part.add(frame, time_s, stream)
-        picture.finish()
-        sound.finish()
+            part.add(frame, part.end_s if ticks is None else float(ticks * stream.time_base) - timeline.start_s, stream)
+    picture.finish()
+    sound.finish()
     if not picture.times_s and not sound.runs:
         raise MediaError(f"Nothing in {file.name} could be decoded; the file is damaged, so export or record it again.")
     return _assembled(file, info, fps, picture, sound, is_damaged)
@@ -139,7 +144,7 @@ def _assembled(file: Path, info: MediaInfo, fps: float, picture: "_Picture", sou
     if not picture.times_s:
         notices.append("This clip has no picture.")
     elif picture.fps < fps:
-        notices.append(f"Frames are taken at {picture.fps:.3g} instead of {fps:.3g} per second to stay within the limit.")
+        notices.append(f"To stay within the limit, {picture.fps:.3g} instead of {fps:.3g} frames per second are read.")
     if waveform is None:
         notices.append("This clip has no sound track.")
     elif np.abs(waveform).max(initial=0.0) < _SILENCE:
@@ -152,9 +157,7 @@ def _assembled(file: Path, info: MediaInfo, fps: float, picture: "_Picture", sou
     elif is_damaged:
         notices.append("Parts of the file are damaged and were left out.")
     times_s = np.array(picture.times_s, dtype=np.float64)
-    return Clip(
-        picture.frames, times_s, waveform, duration_s, picture.fps, _sha256(file), file.name, tuple(notices)
-    )
+    return Clip(picture.frames, times_s, waveform, duration_s, picture.fps, _sha256(file), file.name, tuple(notices))
 
 
 def _checked(file: Path, limits: MediaLimits) -> Path:
@@ -184,7 +187,7 @@ def _opened(file: Path, limits: MediaLimits) -> av.container.InputContainer:
         raise MediaError(f"{file.name} is not a video or sound file, or is damaged ({_READABLE}).") from None
 
 
-def _usable_streams(container: av.container.InputContainer) -> list[av.stream.Stream]:
+def _streams(container: av.container.InputContainer, name: str) -> list[av.stream.Stream]:
     """The best picture and the best sound for which there is a decoder; cover art is no picture."""
     found = []
     for kind in ("video", "audio"):
@@ -192,22 +195,23 @@ def _usable_streams(container: av.container.InputContainer) -> list[av.stream.St
         is_cover = stream is not None and bool(int(stream.disposition) & int(av.stream.Disposition.attached_pic))
         if stream is not None and stream.codec_context is not None and not is_cover:
             found.append(stream)
+    if not found:
+        raise MediaError(f"{name} holds neither a picture nor a sound that can be decoded ({_READABLE}).")
     return found
 
 
-def _describe(container: av.container.InputContainer, file: Path, limits: MediaLimits) -> MediaInfo:
+def _header_duration_s(container: av.container.InputContainer) -> float:
+    """0 where the header does not say, or counts from somewhere else (matroska, in a file that starts late)."""
+    starts_late = (container.start_time or 0) > av.time_base // 2
+    return 0.0 if starts_late else max(container.duration or 0, 0) / av.time_base
+
+
+def _described(streams: list[av.stream.Stream], file: Path, duration_s: float, limits: MediaLimits) -> MediaInfo:
     """The header as MediaInfo; refuses what lies outside the limits."""
-    streams = {stream.type: stream for stream in _usable_streams(container)}
-    if not streams:
-        raise MediaError(f"{file.name} holds neither a picture nor a sound that can be decoded ({_READABLE}).")
-    video, audio = streams.get("video"), streams.get("audio")
-    starts_late = (container.start_time or 0) > av.time_base // 2  # matroska then counts its duration from 0
-    if not container.duration or container.duration < 0 or starts_late:
-        duration_s = _scanned_duration_s(file, limits)
-    else:
-        duration_s = container.duration / av.time_base
     if duration_s > limits.max_duration_s:
         raise MediaError(_too_long(file.name, duration_s, limits))
+    by_type = {stream.type: stream for stream in streams}
+    video, audio = by_type.get("video"), by_type.get("audio")
     width_px, height_px = (video.codec_context.width, video.codec_context.height) if video else (0, 0)
     if width_px * height_px > limits.max_frame_pixels:
         raise MediaError(
@@ -226,17 +230,6 @@ def _describe(container: av.container.InputContainer, file: Path, limits: MediaL
     )
 
 
-def _scanned_duration_s(file: Path, limits: MediaLimits) -> float:
-    """Seconds between the first and the last timestamp, read from every packet: for files whose header is silent."""
-    start_s, end_s = math.inf, 0.0
-    with _opened(file, limits) as container, suppress(av.FFmpegError):
-        for packet in container.demux(_usable_streams(container)):
-            if packet.pts is not None:
-                start_s = min(start_s, float(packet.pts * packet.time_base))
-                end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-    return max(end_s - start_s, 0.0)
-
-
 def _too_long(name: str, duration_s: float, limits: MediaLimits) -> str:
     return f"{name} lasts {duration_s:.0f} s, longer than the {limits.max_duration_s:.0f} s allowed; cut it shorter."
 
@@ -249,28 +242,67 @@ def _sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class _Timeline:
+    """When a file's packets are presented, known without decoding them.
+
+    start_s: the file's own timestamp of time 0. picture_ticks: sorted, in units of tick_s; None where the file does not
+    say it of every packet. picture_end_s: seconds from time 0.
+    """
+
+    start_s: float
+    duration_s: float
+    picture_ticks: np.ndarray | None
+    picture_end_s: float
+    tick_s: float
+
+    @classmethod
+    def of(cls, container: av.container.InputContainer, streams: list[av.stream.Stream], name: str) -> "_Timeline":
+        ticks: list[int | None] = []
+        ends_s = {stream.type: 0.0 for stream in streams}
+        with suppress(av.FFmpegError):  # a file that breaks off: what lies before is good
+            for packet in container.demux(streams):
+                if packet.has_sidedata("encryption_info"):
+                    raise MediaError(f"{name} is encrypted (DRM); use a copy without protection.")
+                shown = packet.dts if packet.pts is None else packet.pts
+                if shown is None or packet.is_discard:
+                    continue
+                kind = packet.stream.type
+                ends_s[kind] = max(ends_s[kind], float((shown + (packet.duration or 0)) * packet.time_base))
+                if kind == "video":
+                    ticks.append(packet.pts)
+        tick_s = next((float(s.time_base) for s in streams if s.type == "video"), 1.0)
+        known = None if None in ticks else np.sort(np.array(ticks, dtype=np.int64))
+        starts_s = {s.type: float(s.start_time * s.time_base) for s in streams if s.start_time is not None}
+        if known is not None and len(known):
+            starts_s["video"] = known[0] * tick_s
+        start_s = min(starts_s.values(), default=0.0)
+        return cls(start_s, max(ends_s.values()) - start_s, known, ends_s.get("video", start_s) - start_s, tick_s)
+
+
 def _decoded(
     container: av.container.InputContainer,
     streams: list[av.stream.Stream],
-    name: str,
+    needed_ticks: set[int] | None,
     limits: MediaLimits,
-    cancelled: Callable[[], bool] | None,
 ) -> Iterator[tuple[av.stream.Stream, av.frame.Frame | None]]:
-    """Decoded frames with their stream, in file order; None in place of a frame that is damaged."""
+    """Decoded frames with their stream, in file order; None in place of a frame that is damaged.
+
+    A picture outside `needed_ticks` that no other picture refers to is not decoded (None: all are).
+    """
     for stream in streams:
         stream.codec_context.options = {"max_pixels": str(limits.max_frame_pixels)}
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = 0
     packets = container.demux(streams)
     while True:
-        if cancelled is not None and cancelled():
-            raise MediaError(f"Reading {name} was stopped.")
         try:
             packet = next(packets, None)
             if packet is None:
                 break
-            if packet.has_sidedata("encryption_info"):
-                raise MediaError(f"{name} is encrypted (DRM); use a copy without protection.")
+            if needed_ticks is not None and packet.stream.type == "video":
+                is_needed = packet.pts is None or packet.pts in needed_ticks
+                packet.stream.codec_context.skip_frame = "DEFAULT" if is_needed else "NONREF"
             frames = packet.decode()
         except (av.FFmpegError, ValueError):
             yield streams[0], None
@@ -278,7 +310,7 @@ def _decoded(
         for frame in frames:
             yield packet.stream, frame
     for stream in streams:
-        with suppress(av.FFmpegError):  # already flushed, unless the demuxer broke off
+        with suppress(av.FFmpegError):  # flushed already, unless the demuxer broke off
             yield from ((stream, frame) for frame in stream.decode(None))
 
 
@@ -288,19 +320,23 @@ class _Picture:
     The first frame also stands for the moments before it, as it does in a player.
     """
 
-    def __init__(self, fps: float, max_pixels: int, max_frames: int, duration_s: float) -> None:
-        self.fps = fps
-        if math.ceil(duration_s * fps) > max_frames:
-            self.fps = max(max_frames - 1, 1) / duration_s
-        self.times_s: list[float] = []
-        self.end_s = 0.0
-        self._rows = np.empty((0, 0, 0, 3), dtype=np.uint8)
-        self._first_rows = min(max_frames, math.ceil(duration_s * self.fps) + 1)
-        self._max_pixels, self._max_frames = max_pixels, max_frames
+    def __init__(self, timeline: _Timeline, fps: float, max_pixels: int, max_frames: int) -> None:
+        span_s = timeline.picture_end_s
+        self._tie_s = min(timeline.tick_s / 2, _MAX_TIE_S)
+        self.fps = fps if math.ceil((span_s - self._tie_s) * fps) <= max_frames else max_frames / span_s
+        self._count = min(max(math.ceil((span_s - self._tie_s) * self.fps), 1), max_frames)
+        self._max_pixels = max_pixels
         self._reformatter = VideoReformatter()
+        self._rows = np.empty((0, 0, 0, 3), dtype=np.uint8)
         self._held: av.VideoFrame | None = None
         self._held_s = 0.0
-        self._held_picture: np.ndarray | None = None
+        self.times_s: list[float] = []
+        self.end_s = 0.0
+        self.needed_ticks = None
+        if timeline.picture_ticks is not None and len(timeline.picture_ticks):
+            shown_s = timeline.picture_ticks * timeline.tick_s - timeline.start_s
+            shown = np.searchsorted(shown_s, np.arange(self._count) / self.fps + self._tie_s, side="right") - 1
+            self.needed_ticks = set(timeline.picture_ticks[[*shown.clip(0), -1]].tolist())
 
     @property
     def frames(self) -> np.ndarray:
@@ -308,63 +344,54 @@ class _Picture:
 
     def add(self, frame: av.VideoFrame, time_s: float, stream: av.stream.Stream) -> None:
         """Take the next frame; the one before it is then known to be shown until `time_s`."""
-        tick_s = float(stream.time_base)
         if self._held is None:
             self._size_px = _scaled_size(frame, float(stream.sample_aspect_ratio or 1), self._max_pixels)
+            self._axes, self._steps = _turn(frame)
         elif time_s <= self._held_s:  # a repeated or broken timestamp
             return
         else:
-            self._keep_until(time_s - min(tick_s / 2, _MAX_TIE_S))
-        self._held, self._held_s, self._held_picture = frame, time_s, None
-        self.end_s = time_s + (frame.duration * tick_s or 1 / float(stream.average_rate or self.fps))
+            self._keep_until(time_s - self._tie_s)
+        self._held, self._held_s = frame, time_s
+        self.end_s = time_s + (frame.duration * float(stream.time_base) or 1 / float(stream.average_rate or self.fps))
 
     def finish(self) -> None:
+        """Keep the last frame until it ends."""
         if self._held is not None:
-            self._keep_until(self.end_s - _MAX_TIE_S)
-            if not self.times_s:
-                self._keep()
+            self._keep_until(max(self.end_s - self._tie_s, 1 / self.fps if not self.times_s else 0.0))
 
     def _keep_until(self, end_s: float) -> None:
-        while len(self.times_s) / self.fps < end_s:
-            if len(self.times_s) == self._max_frames:  # longer than the header said
-                self._rows[: (self._max_frames + 1) // 2] = self._rows[::2].copy()
-                self.times_s, self.fps = self.times_s[::2], self.fps / 2
-                continue
-            self._keep()
-
-    def _keep(self) -> None:
-        if self._held_picture is None:
-            self._held_picture = self._converted(self._held)
-        if len(self.times_s) == len(self._rows):
-            rows = min(2 * len(self._rows) or self._first_rows, self._max_frames)
-            self._rows.resize((rows, *self._held_picture.shape), refcheck=False)
-        self._rows[len(self.times_s)] = self._held_picture
-        self.times_s.append(max(self._held_s, 0.0))
-
-    def _converted(self, frame: av.VideoFrame) -> np.ndarray:
-        """One frame as (H, W, 3) RGB: scaled, then turned upright."""
-        width_px, height_px = self._size_px
-        scaled = self._reformatter.reformat(frame, width_px, height_px, "rgb24", interpolation="AREA")
-        picture = scaled.to_ndarray()
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        if matrix is None:
-            return picture
-        a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5]  # x' = a x + c y, y' = b x + d y
-        if abs(b) > abs(a):
-            picture, down, right = picture.transpose(1, 0, 2), b, c
-        else:
-            down, right = d, a
-        return picture[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
+        first = len(self.times_s)
+        last = min(math.ceil(end_s * self.fps), self._count)
+        if last <= first:
+            return
+        assert self._held is not None
+        scaled = self._reformatter.reformat(self._held, *self._size_px, "rgb24", interpolation="AREA")
+        picture = scaled.to_ndarray().transpose(*self._axes, 2)[:: self._steps[0], :: self._steps[1]]
+        if not first:
+            self._rows = np.empty((self._count, *picture.shape), dtype=np.uint8)
+        self._rows[first:last] = picture
+        self.times_s += [max(self._held_s, 0.0)] * (last - first)
 
 
 def _scaled_size(frame: av.VideoFrame, pixel_aspect: float, max_pixels: int) -> tuple[int, int]:
     """Width and height before turning: square pixels, even sides, at most `max_pixels`."""
     width_px, height_px = frame.width * pixel_aspect, frame.height
     scale = min(1.0, math.sqrt(max_pixels / (width_px * height_px)))
-    even_height_px = max(2, int(height_px * scale + 1e-6) // 2 * 2)
-    even_width_px = max(2, int(width_px * scale + 1e-6) // 2 * 2)
-    even_height_px = min(even_height_px, max_pixels // 2)
-    return max(2, min(even_width_px, max_pixels // even_height_px // 2 * 2)), even_height_px
+    even_height_px = max(2, min(int(height_px * scale + 1e-6), max_pixels // 2) // 2 * 2)
+    return max(2, min(int(width_px * scale + 1e-6), max_pixels // even_height_px) // 2 * 2), even_height_px
+
+
+def _turn(frame: av.VideoFrame) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Order of the axes (rows, columns), then the steps along them, that turn a stored frame upright.
+
+    Asked once a file: a frame whose side data was read stays in memory until the garbage collector comes by.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return (0, 1), (1, 1)
+    a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
+    axes, down, right = ((1, 0), b, c) if abs(b) > abs(a) else ((0, 1), d, a)
+    return axes, (-1 if down < 0 else 1, -1 if right < 0 else 1)
 
 
 @dataclass
