@@ -23,6 +23,8 @@ __all__ = ["Clip", "MediaInfo", "probe", "read_clip"]
 
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,wav,mp3,flac,ogg"  # a playlist could open other files
 _READABLE = "mp4, mov, webm, mkv, avi, gif, wav, mp3, flac, ogg and m4a can be read"
+_Container, _Stream = av.container.InputContainer, av.stream.Stream
+_COVER = int(av.stream.Disposition.attached_pic)
 _LIMITS = MediaLimits()
 _SILENCE = 1e-4  # peak of full scale (-80 dB); the dither of 16-bit sound stays below
 _JUMP_S = 0.05  # timestamps of unbroken sound jitter by less than this
@@ -90,7 +92,7 @@ def probe(path: str | Path, limits: MediaLimits = _LIMITS) -> MediaInfo:
     file = _checked(Path(path), limits)
     with _opened(file, limits) as container:
         streams = _streams(container, file.name)
-        duration_s = _header_duration_s(container) or _Timeline.of(container, streams, file.name).duration_s
+        duration_s = _header_duration_s(container) or _timeline(container, streams, file.name).duration_s
         return _described(streams, file, duration_s, limits)
 
 
@@ -112,33 +114,34 @@ def read_clip(
     file = _checked(Path(path), limits)
     with _opened(file, limits) as container:
         streams = _streams(container, file.name)
-        timeline = _Timeline.of(container, streams, file.name)
-        info = _described(streams, file, _header_duration_s(container) or timeline.duration_s, limits)
-    if timeline.duration_s > limits.max_duration_s + _MISSING_S:
-        raise MediaError(_too_long(file.name, timeline.duration_s, limits))
+        timeline = _timeline(container, streams, file.name)
+        info = _described(streams, file, max(_header_duration_s(container), timeline.duration_s), limits)
     picture, sound = _Picture(timeline, fps, max_pixels, limits.max_frames), _Sound()
     is_damaged = False
-    with _opened(file, limits) as container:
-        streams = _streams(container, file.name)
-        for stream, frame in _decoded(container, streams, picture.needed_ticks, limits):
-            if cancelled is not None and cancelled():
-                raise MediaError(f"Reading {file.name} was stopped.")
-            if frame is None:
-                is_damaged = True
-                continue
-            part = picture if stream.type == "video" else sound
-            ticks = frame.dts if frame.pts is None else frame.pts
-            part.add(frame, part.end_s if ticks is None else float(ticks * stream.time_base) - timeline.start_s, stream)
-    picture.finish()
-    sound.finish()
-    if not picture.times_s and not sound.runs:
-        raise MediaError(f"Nothing in {file.name} could be decoded; the file is damaged, so export or record it again.")
+    try:
+        with _opened(file, limits) as container:
+            for stream, frame in _decoded(container, _streams(container, file.name), picture.needed_ticks, limits):
+                if cancelled is not None and cancelled():
+                    raise MediaError(f"Reading {file.name} was stopped.")
+                if frame is None:
+                    is_damaged = True
+                    continue
+                part = picture if stream.type == "video" else sound
+                ticks = frame.dts if frame.pts is None else frame.pts
+                time_s = part.end_s if ticks is None else float(ticks * stream.time_base) - timeline.start_s
+                part.add(frame, time_s, stream)
+        picture.finish()
+        sound.finish()
+    except (av.FFmpegError, ValueError):
+        raise MediaError(f"{file.name} is in a format that cannot be converted; save it as mp4 first.") from None
     return _assembled(file, info, fps, picture, sound, is_damaged)
 
 
 def _assembled(file: Path, info: MediaInfo, fps: float, picture: "_Picture", sound: "_Sound", is_damaged: bool) -> Clip:
     """Put the parts on one clock and say what is missing."""
     duration_s = max(picture.end_s, sound.end_s)
+    if duration_s <= 0:
+        raise MediaError(f"Nothing in {file.name} could be decoded; the file is damaged, so export or record it again.")
     waveform = sound.waveform(duration_s) if sound.runs else None
     notices = []
     if not picture.times_s:
@@ -156,8 +159,8 @@ def _assembled(file: Path, info: MediaInfo, fps: float, picture: "_Picture", sou
         notices.append(f"The file breaks off: {duration_s:.1f} of {info.duration_s:.1f} seconds could be read.")
     elif is_damaged:
         notices.append("Parts of the file are damaged and were left out.")
-    times_s = np.array(picture.times_s, dtype=np.float64)
-    return Clip(picture.frames, times_s, waveform, duration_s, picture.fps, _sha256(file), file.name, tuple(notices))
+    frames, times_s = picture.rows[: len(picture.times_s)], np.array(picture.times_s, dtype=np.float64)
+    return Clip(frames, times_s, waveform, duration_s, picture.fps, _sha256(file), file.name, tuple(notices))
 
 
 def _checked(file: Path, limits: MediaLimits) -> Path:
@@ -170,14 +173,12 @@ def _checked(file: Path, limits: MediaLimits) -> Path:
     if size_bytes == 0:
         raise MediaError(f"{file.name} is empty (0 bytes); record or download it again.")
     if size_bytes > limits.max_bytes:
-        raise MediaError(
-            f"{file.name} has {size_bytes / 2**20:.1f} MiB, more than the {limits.max_bytes / 2**20:.1f} MiB allowed; "
-            "cut it shorter or compress it."
-        )
+        size = f"{size_bytes >> 20} MiB, more than the {limits.max_bytes >> 20} MiB allowed"
+        raise MediaError(f"{file.name} has {size}; cut it shorter or compress it.")
     return file
 
 
-def _opened(file: Path, limits: MediaLimits) -> av.container.InputContainer:
+def _opened(file: Path, limits: MediaLimits) -> _Container:
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file", "max_pixels": str(limits.max_frame_pixels)}
     try:
         return av.open(f"file:{file.absolute()}", mode="r", options=options, metadata_errors="replace")
@@ -187,51 +188,33 @@ def _opened(file: Path, limits: MediaLimits) -> av.container.InputContainer:
         raise MediaError(f"{file.name} is not a video or sound file, or is damaged ({_READABLE}).") from None
 
 
-def _streams(container: av.container.InputContainer, name: str) -> list[av.stream.Stream]:
+def _streams(container: _Container, name: str) -> list[_Stream]:
     """The best picture and the best sound for which there is a decoder; cover art is no picture."""
-    found = []
-    for kind in ("video", "audio"):
-        stream = container.streams.best(kind)
-        is_cover = stream is not None and bool(int(stream.disposition) & int(av.stream.Disposition.attached_pic))
-        if stream is not None and stream.codec_context is not None and not is_cover:
-            found.append(stream)
+    best = [stream for kind in ("video", "audio") if (stream := container.streams.best(kind)) is not None]
+    found = [s for s in best if s.codec_context is not None and not int(s.disposition) & _COVER]
     if not found:
         raise MediaError(f"{name} holds neither a picture nor a sound that can be decoded ({_READABLE}).")
     return found
 
 
-def _header_duration_s(container: av.container.InputContainer) -> float:
-    """0 where the header does not say, or counts from somewhere else (matroska, in a file that starts late)."""
-    starts_late = (container.start_time or 0) > av.time_base // 2
-    return 0.0 if starts_late else max(container.duration or 0, 0) / av.time_base
+def _header_duration_s(container: _Container) -> float:
+    """0 where the header does not say, guesses (mp3), or counts from the wrong moment (matroska that starts late)."""
+    is_vague = container.format.name == "mp3" or (container.start_time or 0) > av.time_base // 2
+    return 0.0 if is_vague else max(container.duration or 0, 0) / av.time_base
 
 
-def _described(streams: list[av.stream.Stream], file: Path, duration_s: float, limits: MediaLimits) -> MediaInfo:
+def _described(streams: list[_Stream], file: Path, duration_s: float, limits: MediaLimits) -> MediaInfo:
     """The header as MediaInfo; refuses what lies outside the limits."""
     if duration_s > limits.max_duration_s:
-        raise MediaError(_too_long(file.name, duration_s, limits))
-    by_type = {stream.type: stream for stream in streams}
-    video, audio = by_type.get("video"), by_type.get("audio")
+        length = f"{duration_s:.0f} s, longer than the {limits.max_duration_s:.0f} s allowed"
+        raise MediaError(f"{file.name} lasts {length}; cut it shorter.")
+    video, audio = (next((s for s in streams if s.type == kind), None) for kind in ("video", "audio"))
+    video_codec, audio_codec = (s and s.codec_context.codec.canonical_name for s in (video, audio))
     width_px, height_px = (video.codec_context.width, video.codec_context.height) if video else (0, 0)
     if width_px * height_px > limits.max_frame_pixels:
-        raise MediaError(
-            f"{file.name} has frames of {width_px}x{height_px} pixels, more than the {limits.max_frame_pixels:,} pixels "
-            "allowed; scale it down."
-        )
-    return MediaInfo(
-        name=file.name,
-        size_bytes=file.stat().st_size,
-        duration_s=duration_s,
-        video_codec=video.codec_context.codec.canonical_name if video else None,
-        width_px=width_px,
-        height_px=height_px,
-        frame_rate_hz=float(video.average_rate or 0) if video else 0.0,
-        audio_codec=audio.codec_context.codec.canonical_name if audio else None,
-    )
-
-
-def _too_long(name: str, duration_s: float, limits: MediaLimits) -> str:
-    return f"{name} lasts {duration_s:.0f} s, longer than the {limits.max_duration_s:.0f} s allowed; cut it shorter."
+        raise MediaError(f"{file.name} has frames of {width_px}x{height_px} pixels, too many to read; scale it down.")
+    rate_hz, size_bytes = float(video.average_rate or 0) if video else 0.0, file.stat().st_size
+    return MediaInfo(file.name, size_bytes, duration_s, video_codec, width_px, height_px, rate_hz, audio_codec)
 
 
 def _sha256(file: Path) -> str:
@@ -244,10 +227,9 @@ def _sha256(file: Path) -> str:
 
 @dataclass(frozen=True)
 class _Timeline:
-    """When a file's packets are presented, known without decoding them.
+    """When packets are presented, known without decoding them.
 
-    start_s: the file's own timestamp of time 0. picture_ticks: sorted, in units of tick_s; None where the file does not
-    say it of every packet. picture_end_s: seconds from time 0.
+    start_s: the file's own timestamp of time 0. picture_ticks: sorted, in units of tick_s; None where a packet has none.
     """
 
     start_s: float
@@ -256,36 +238,33 @@ class _Timeline:
     picture_end_s: float
     tick_s: float
 
-    @classmethod
-    def of(cls, container: av.container.InputContainer, streams: list[av.stream.Stream], name: str) -> "_Timeline":
-        ticks: list[int | None] = []
-        ends_s = {stream.type: 0.0 for stream in streams}
-        with suppress(av.FFmpegError):  # a file that breaks off: what lies before is good
-            for packet in container.demux(streams):
-                if packet.has_sidedata("encryption_info"):
-                    raise MediaError(f"{name} is encrypted (DRM); use a copy without protection.")
-                shown = packet.dts if packet.pts is None else packet.pts
-                if shown is None or packet.is_discard:
-                    continue
-                kind = packet.stream.type
-                ends_s[kind] = max(ends_s[kind], float((shown + (packet.duration or 0)) * packet.time_base))
-                if kind == "video":
-                    ticks.append(packet.pts)
-        tick_s = next((float(s.time_base) for s in streams if s.type == "video"), 1.0)
-        known = None if None in ticks else np.sort(np.array(ticks, dtype=np.int64))
-        starts_s = {s.type: float(s.start_time * s.time_base) for s in streams if s.start_time is not None}
-        if known is not None and len(known):
-            starts_s["video"] = known[0] * tick_s
-        start_s = min(starts_s.values(), default=0.0)
-        return cls(start_s, max(ends_s.values()) - start_s, known, ends_s.get("video", start_s) - start_s, tick_s)
+
+def _timeline(container: _Container, streams: list[_Stream], name: str) -> _Timeline:
+    ticks: list[int | None] = []
+    ends_s = {stream.type: 0.0 for stream in streams}
+    with suppress(av.FFmpegError):  # a file that breaks off: what lies before is good
+        for packet in container.demux(streams):
+            if packet.has_sidedata("encryption_info"):
+                raise MediaError(f"{name} is encrypted (DRM); use a copy without protection.")
+            shown = packet.dts if packet.pts is None else packet.pts
+            if shown is None or packet.is_discard:
+                continue
+            kind = packet.stream.type
+            ends_s[kind] = max(ends_s[kind], float((shown + (packet.duration or 0)) * packet.time_base))
+            if kind == "video":
+                ticks.append(packet.pts)
+    tick_s = next((float(s.time_base) for s in streams if s.type == "video"), 1.0)
+    known = None if None in ticks else np.sort(np.array(ticks, dtype=np.int64))
+    starts_s = {s.type: float(s.start_time * s.time_base) for s in streams if s.start_time is not None}
+    if known is not None and len(known):  # some containers count the start in order of decoding
+        starts_s["video"] = known[0] * tick_s
+    start_s = min(starts_s.values(), default=0.0)
+    return _Timeline(start_s, max(ends_s.values()) - start_s, known, ends_s.get("video", start_s) - start_s, tick_s)
 
 
 def _decoded(
-    container: av.container.InputContainer,
-    streams: list[av.stream.Stream],
-    needed_ticks: set[int] | None,
-    limits: MediaLimits,
-) -> Iterator[tuple[av.stream.Stream, av.frame.Frame | None]]:
+    container: _Container, streams: list[_Stream], needed_ticks: set[int] | None, limits: MediaLimits
+) -> Iterator[tuple[_Stream, av.frame.Frame | None]]:
     """Decoded frames with their stream, in file order; None in place of a frame that is damaged.
 
     A picture outside `needed_ticks` that no other picture refers to is not decoded (None: all are).
@@ -325,11 +304,9 @@ class _Picture:
         self._tie_s = min(timeline.tick_s / 2, _MAX_TIE_S)
         self.fps = fps if math.ceil((span_s - self._tie_s) * fps) <= max_frames else max_frames / span_s
         self._count = min(max(math.ceil((span_s - self._tie_s) * self.fps), 1), max_frames)
-        self._max_pixels = max_pixels
-        self._reformatter = VideoReformatter()
-        self._rows = np.empty((0, 0, 0, 3), dtype=np.uint8)
+        self._max_pixels, self._reformatter = max_pixels, VideoReformatter()
+        self.rows = np.empty((0, 0, 0, 3), dtype=np.uint8)
         self._held: av.VideoFrame | None = None
-        self._held_s = 0.0
         self.times_s: list[float] = []
         self.end_s = 0.0
         self.needed_ticks = None
@@ -338,11 +315,7 @@ class _Picture:
             shown = np.searchsorted(shown_s, np.arange(self._count) / self.fps + self._tie_s, side="right") - 1
             self.needed_ticks = set(timeline.picture_ticks[[*shown.clip(0), -1]].tolist())
 
-    @property
-    def frames(self) -> np.ndarray:
-        return self._rows[: len(self.times_s)]
-
-    def add(self, frame: av.VideoFrame, time_s: float, stream: av.stream.Stream) -> None:
+    def add(self, frame: av.VideoFrame, time_s: float, stream: _Stream) -> None:
         """Take the next frame; the one before it is then known to be shown until `time_s`."""
         if self._held is None:
             self._size_px = _scaled_size(frame, float(stream.sample_aspect_ratio or 1), self._max_pixels)
@@ -360,16 +333,14 @@ class _Picture:
             self._keep_until(max(self.end_s - self._tie_s, 1 / self.fps if not self.times_s else 0.0))
 
     def _keep_until(self, end_s: float) -> None:
-        first = len(self.times_s)
-        last = min(math.ceil(end_s * self.fps), self._count)
+        first, last = len(self.times_s), min(math.ceil(end_s * self.fps), self._count)
         if last <= first:
             return
-        assert self._held is not None
         scaled = self._reformatter.reformat(self._held, *self._size_px, "rgb24", interpolation="AREA")
         picture = scaled.to_ndarray().transpose(*self._axes, 2)[:: self._steps[0], :: self._steps[1]]
         if not first:
-            self._rows = np.empty((self._count, *picture.shape), dtype=np.uint8)
-        self._rows[first:last] = picture
+            self.rows = np.empty((self._count, *picture.shape), dtype=np.uint8)
+        self.rows[first:last] = picture
         self.times_s += [max(self._held_s, 0.0)] * (last - first)
 
 
@@ -382,10 +353,8 @@ def _scaled_size(frame: av.VideoFrame, pixel_aspect: float, max_pixels: int) -> 
 
 
 def _turn(frame: av.VideoFrame) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Order of the axes (rows, columns), then the steps along them, that turn a stored frame upright.
-
-    Asked once a file: a frame whose side data was read stays in memory until the garbage collector comes by.
-    """
+    """Order of the axes (rows, columns), then the steps along them, that turn a stored frame upright."""
+    # asked once a file: a frame whose side data was read stays in memory until garbage is collected
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return (0, 1), (1, 1)
@@ -394,51 +363,38 @@ def _turn(frame: av.VideoFrame) -> tuple[tuple[int, int], tuple[int, int]]:
     return axes, (-1 if down < 0 else 1, -1 if right < 0 else 1)
 
 
-@dataclass
-class _Run:
-    """Unbroken sound in one format; `chunks` are int16 at 16 kHz."""
-
-    form: tuple[str, str, int]
-    start_s: float
-    resampler: av.AudioResampler
-    chunks: list[np.ndarray]
-    samples_in: int = 0
-
-    @property
-    def end_s(self) -> float:
-        return self.start_s + self.samples_in / self.form[2]
-
-
 class _Sound:
     """Resamples a sound track as it arrives; each unbroken run of it is laid where its timestamp says."""
 
     def __init__(self) -> None:
-        self.runs: list[_Run] = []
+        self.end_s = 0.0
+        self.runs: list[tuple[float, list[np.ndarray]]] = []  # start in seconds, chunks of int16 at 16 kHz
+        self._form: tuple[str, str, int] | None = None
 
-    @property
-    def end_s(self) -> float:
-        return self.runs[-1].end_s if self.runs else 0.0
-
-    def add(self, frame: av.AudioFrame, time_s: float, stream: av.stream.Stream) -> None:
+    def add(self, frame: av.AudioFrame, time_s: float, _: _Stream) -> None:
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if not self.runs or form != self.runs[-1].form or abs(time_s - self.end_s) > _JUMP_S:
+        if form != self._form or abs(time_s - self.end_s) > _JUMP_S:
             self.finish()
+            self.end_s, self._form = time_s, form
+            self.runs.append((time_s, []))
             # 16-bit output makes the mixer scale a sum of channels so that it cannot clip
-            self.runs.append(_Run(form, time_s, av.AudioResampler("s16", "mono", SAMPLE_RATE_HZ), []))
-        run = self.runs[-1]
-        run.chunks += [part.to_ndarray()[0] for part in run.resampler.resample(frame)]
-        run.samples_in += frame.samples
+            self._resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE_HZ)
+        self._resample(frame)
+        self.end_s += frame.samples / frame.sample_rate
 
     def finish(self) -> None:
         if self.runs:
-            self.runs[-1].chunks += [part.to_ndarray()[0] for part in self.runs[-1].resampler.resample(None)]
+            self._resample(None)
+
+    def _resample(self, frame: av.AudioFrame | None) -> None:
+        self.runs[-1][1].extend(part.to_ndarray()[0] for part in self._resampler.resample(frame))
 
     def waveform(self, duration_s: float) -> np.ndarray:
         """(N,) float32 over the whole clip; silence where no sound was stored."""
         whole = np.zeros(round(duration_s * SAMPLE_RATE_HZ), dtype=np.float32)
-        for run in self.runs:
-            samples = np.concatenate(run.chunks)[: round((run.end_s - run.start_s) * SAMPLE_RATE_HZ)]
-            first = round(run.start_s * SAMPLE_RATE_HZ)
-            samples = samples[max(-first, 0) :][: max(len(whole) - max(first, 0), 0)]
-            whole[max(first, 0) : max(first, 0) + len(samples)] = samples / np.float32(32768)
+        for start_s, chunks in self.runs:
+            first = round(start_s * SAMPLE_RATE_HZ)
+            samples = np.concatenate([np.empty(0, np.int16), *chunks])[max(-first, 0) :]
+            target = whole[max(first, 0) :][: len(samples)]
+            target[:] = samples[: len(target)] / np.float32(32768)
         return whole

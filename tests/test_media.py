@@ -366,7 +366,7 @@ def test_refusals_are_one_plain_sentence(tmp_path: Path) -> None:
         (headless, MediaLimits(), "is not a video or sound file"),
         (locked, MediaLimits(), "is encrypted"),
         (good, MediaLimits(max_duration_s=2.0), "lasts 3 s, longer than the 2 s allowed"),
-        (good, MediaLimits(max_bytes=1000), "more than the 0.0 MiB allowed"),
+        (good, MediaLimits(max_bytes=1000), "more than the 0 MiB allowed"),
         (good, MediaLimits(max_frame_pixels=1000), "frames of 64x48 pixels"),
     ]
     for path, limits, words in cases:
