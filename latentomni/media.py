@@ -24,7 +24,6 @@ __all__ = ["Clip", "MediaInfo", "probe", "read_clip"]
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,wav,mp3,flac,ogg"  # a playlist could open other files
 _READABLE = "mp4, mov, webm, mkv, avi, gif, wav, mp3, flac, ogg and m4a can be read"
 _Container, _Stream = av.container.InputContainer, av.stream.Stream
-_COVER = int(av.stream.Disposition.attached_pic)
 _LIMITS = MediaLimits()
 _SILENCE = 1e-4  # peak of full scale (-80 dB); the dither of 16-bit sound stays below
 _JUMP_S = 0.05  # timestamps of unbroken sound jitter by less than this
@@ -191,7 +190,8 @@ def _opened(file: Path, limits: MediaLimits) -> _Container:
 def _streams(container: _Container, name: str) -> list[_Stream]:
     """The best picture and the best sound for which there is a decoder; cover art is no picture."""
     best = [stream for kind in ("video", "audio") if (stream := container.streams.best(kind)) is not None]
-    found = [s for s in best if s.codec_context is not None and not int(s.disposition) & _COVER]
+    cover = av.stream.Disposition.attached_pic
+    found = [s for s in best if s.codec_context is not None and cover not in s.disposition]
     if not found:
         raise MediaError(f"{name} holds neither a picture nor a sound that can be decoded ({_READABLE}).")
     return found
