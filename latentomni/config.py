@@ -12,6 +12,10 @@ __all__ = ["AttentionFlow", "LatentSpec", "MediaLimits", "Mode", "PositionVarian
 class _Name(str, Enum):  # enum.StrEnum needs Python 3.11; 3.10 is supported
     __str__ = str.__str__
 
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        raise RequestError(f"unknown {cls.__name__} '{value}'; choose one of {', '.join(cls)}")
+
 
 class Mode(_Name):
     """How an answer is reasoned."""
