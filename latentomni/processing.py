@@ -28,7 +28,8 @@ def resized_size(height: int, width: int, spec: VideoSpec) -> tuple[int, int]:
     rounded = [max(factor, round(side / factor) * factor) for side in (height, width)]
     if rounded[0] * rounded[1] > spec.max_pixels:
         scale = math.sqrt(height * width / spec.max_pixels)
-        rounded = [max(factor, math.floor(side / scale / factor) * factor) for side in (height, width)]
+        longest = spec.max_pixels // factor**2 * factor  # a picture a few pixels high would grow beyond all bounds
+        rounded = [min(max(factor, math.floor(side / scale / factor) * factor), longest) for side in (height, width)]
     elif rounded[0] * rounded[1] < spec.min_pixels:
         scale = math.sqrt(spec.min_pixels / (height * width))
         rounded = [math.ceil(side * scale / factor) * factor for side in (height, width)]
