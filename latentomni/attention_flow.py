@@ -52,7 +52,8 @@ class Layout:
 
 
 def attention_mask(query: Layout, key: Layout, *, packed: bool = False) -> torch.Tensor:
-    """(B, Q, K) bool, True where the query may see the key. Padding queries see only themselves.
+    """(B, Q, K) bool, True where the query may see the key. Padding is never seen but by padding, which
+    always sees itself, so that no query is without a key.
 
     open: plain causal. paper: after the first trigger of its turn, text no longer sees media. strict: media are visible
     only to media, triggers, echoes, windows and latents; triggers, echoes and windows only inside their own block; so
