@@ -70,6 +70,7 @@ def layout(size: str, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5OmniThinkerC
         audio_config=parts["audio"] | {"output_dim": hidden, "n_window": 100},
         audio_token_index=ids["<|AUDIO|>"], image_token_index=ids["<|IMAGE|>"], video_token_index=ids["<|VIDEO|>"],
         audio_start_token_id=ids["<|audio_bos|>"], audio_end_token_id=ids["<|audio_eos|>"],
+        vision_start_token_id=ids["<|vision_bos|>"], vision_end_token_id=ids["<|vision_eos|>"],  # read by the stock get_rope_index
         pad_token_id=ids["<|endoftext|>"], eos_token_id=ids["<|im_end|>"],
     )  # fmt: skip
 
