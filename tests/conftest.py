@@ -56,11 +56,11 @@ def tiny64(tokenizer):
 
 @pytest.fixture(scope="session")
 def make_clip():
-    """make_clip(seed, seconds, picture=True, sound=True): noise, 2 frames per second of 56 x 84 pixels."""
+    """make_clip(seed, seconds, picture=True, sound=True): noise; 2 frames per second of 56 x 84 pixels, at least one."""
 
     def make(seed: int, seconds: float = 4.0, *, picture: bool = True, sound: bool = True) -> Clip:
         rng = np.random.default_rng(seed)
-        frames = rng.integers(0, 256, (round(2 * seconds) if picture else 0, 56, 84, 3), dtype=np.uint8)
+        frames = rng.integers(0, 256, (max(round(2 * seconds), 1) if picture else 0, 56, 84, 3), dtype=np.uint8)
         waveform = rng.normal(0, 0.1, round(seconds * SAMPLE_RATE_HZ)).astype(np.float32) if sound else None
         sha256 = hashlib.sha256(frames.tobytes() + (waveform.tobytes() if sound else b"")).hexdigest()
         return Clip(frames, np.arange(len(frames)) / 2, waveform, seconds, 2.0, sha256, f"clip {seed}.mp4")

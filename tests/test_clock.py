@@ -1,5 +1,7 @@
 """The clock: windows as text, clamped into a clip, cut into instants; seconds to position ids."""
 
+from itertools import pairwise
+
 import pytest
 
 from latentomni.clock import POSITIONS_PER_SECOND, WINDOW_STEP_S, Window, position_offset
@@ -47,7 +49,7 @@ def test_instants_tile_the_window(count):
     assert len(instants) == count
     assert instants[0].start_s == 1.5
     assert instants[-1].end_s == pytest.approx(4.0)
-    assert all(a.end_s == b.start_s for a, b in zip(instants, instants[1:], strict=False))
+    assert all(a.end_s == b.start_s for a, b in pairwise(instants))
     assert [i.duration_s for i in instants] == pytest.approx([2.5 / count] * count)
 
 
