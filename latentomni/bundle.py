@@ -1,7 +1,7 @@
-"""A frozen dataclass with arrays, pictures and sound as one zip: trace.json, arrays.safetensors, sound.wav, thumbnails/*.jpg.
+"""A frozen dataclass with arrays, pictures and sound as one zip of json, safetensors, JPEG and WAV.
 
-Text and numbers go to the json, where an array or a picture is named by its key. Reading trusts nothing: names, sizes,
-types, shapes of values and unknown fields are checked, nothing is unpickled and nothing is written to disk.
+Text and numbers go to trace.json, where an array or a picture is named by its key. Reading trusts nothing: names,
+sizes, types, shapes of values and unknown fields are checked, nothing is unpickled and nothing is written to disk.
 """
 
 import io
@@ -54,7 +54,9 @@ def save_bundle(path: str | Path, value: Any, schema: str, sound_hz: int) -> Non
             _add(archive, name, picture, zipfile.ZIP_STORED)
     data = buffer.getvalue()
     if len(data) > MAX_BUNDLE_BYTES:
-        raise TraceError(f"This run needs {len(data) / 2**20:.0f} MB, and a trace may have 25 MB; ask about a shorter clip.")
+        raise TraceError(
+            f"This run needs {len(data) / 2**20:.0f} MB, and a trace may have 25 MB; ask about a shorter clip."
+        )
     Path(path).write_bytes(data)
 
 
@@ -86,7 +88,7 @@ def load_bundle(path: str | Path, kind: type[T], schema: str) -> T:
 
 
 def _read_members(path: Path) -> dict[str, bytes]:
-    """Name -> content, after the table of contents has been checked; sizes bound what is unpacked, not what is claimed."""
+    """Name -> content, after the table of contents has been checked; what is unpacked is bounded."""
     try:
         if path.stat().st_size > MAX_BUNDLE_BYTES:
             raise TraceError(f"{path.name} has {path.stat().st_size / 2**20:.0f} MB, and a trace may have 25 MB.")
@@ -100,10 +102,14 @@ def _read_members(path: Path) -> dict[str, bytes]:
                 with archive.open(info) as file:
                     members[info.filename] = file.read(limit + 1)
                 if len(members[info.filename]) > limit:
-                    raise TraceError(f"{info.filename} unpacks to more than a trace may hold; this file is not safe to open.")
+                    raise TraceError(
+                        f"{info.filename} unpacks to more than a trace may hold; this file is not safe to open."
+                    )
                 room -= len(members[info.filename])
     except _ZIP_DAMAGE as error:
-        raise TraceError(f"{path.name} is not a readable trace file ({error}); choose a file that `--trace` wrote.") from error
+        raise TraceError(
+            f"{path.name} is not a readable trace file ({error}); choose a file that `--trace` wrote."
+        ) from error
     return members
 
 
@@ -132,7 +138,10 @@ def _parse_header(data: bytes, schema: str) -> dict[str, Any]:
         raise TraceError(f"{_HEADER} cannot be read ({error}); export the trace again.") from error
     found = header.pop("schema", None) if isinstance(header, dict) else None
     if found != schema:
-        raise TraceError(f"This file has schema {found!r}, and this version reads {schema!r}; open it with the version that wrote it.")
+        raise TraceError(
+            f"This file has schema {found!r}, and this version reads {schema!r}; "
+            "open it with the version that wrote it."
+        )
     return header
 
 
@@ -149,7 +158,10 @@ def _parse_wav(data: bytes) -> np.ndarray:
 def _encode(value: Any, key: str, arrays: dict[str, np.ndarray], pictures: dict[str, bytes]) -> Any:
     """JSON for `value`; arrays and pictures are put aside under their key."""
     if is_dataclass(value):
-        return {f.name: _encode(getattr(value, f.name), f"{key}.{f.name}".lstrip("."), arrays, pictures) for f in fields(value)}
+        return {
+            f.name: _encode(getattr(value, f.name), f"{key}.{f.name}".lstrip("."), arrays, pictures)
+            for f in fields(value)
+        }
     if isinstance(value, tuple):
         return [_encode(item, f"{key}.{i}", arrays, pictures) for i, item in enumerate(value)]
     if isinstance(value, np.ndarray):
@@ -179,7 +191,9 @@ class _Decoder:
             return self._decode_tuple(get_args(hint), value, key)
         if hint in self._sources:
             if not isinstance(value, str) or value not in self._sources[hint]:
-                raise TraceError(f"{key} is missing from this trace file ({str(value)[:80]!r}); export the trace again.")
+                raise TraceError(
+                    f"{key} is missing from this trace file ({str(value)[:80]!r}); export the trace again."
+                )
             return self._sources[hint].pop(value)
         if hint is float and type(value) is int:
             value = float(value) if abs(value) < 2**53 else value
@@ -193,7 +207,10 @@ class _Decoder:
         if not isinstance(value, dict):
             raise _wrong(key, value, "an object")
         if set(value) != names:
-            raise TraceError(f"{key or 'The trace'} lacks {sorted(names - set(value))} and has {sorted(set(value) - names)} too much.")
+            raise TraceError(
+                f"{key or 'The trace'} lacks {sorted(names - set(value))}, has {sorted(set(value) - names)} too much; "
+                "export the trace again."
+            )
         hints = get_type_hints(kind)
         values = {name: self.decode(hints[name], value[name], f"{key}.{name}".lstrip(".")) for name in sorted(names)}
         try:
@@ -205,7 +222,9 @@ class _Decoder:
         if not isinstance(value, list) or (hints[-1] is not Ellipsis and len(value) != len(hints)):
             raise _wrong(key, value, f"a list{'' if hints[-1] is Ellipsis else f' of {len(hints)}'}")
         of = [hints[0]] * len(value) if hints[-1] is Ellipsis else hints
-        return tuple(self.decode(hint, item, f"{key}.{i}") for i, (hint, item) in enumerate(zip(of, value, strict=True)))
+        return tuple(
+            self.decode(hint, item, f"{key}.{i}") for i, (hint, item) in enumerate(zip(of, value, strict=True))
+        )
 
 
 def _wrong(key: str, value: Any, expected: str) -> TraceError:

@@ -2,16 +2,17 @@
 
 A latent is compared with the clip's own features (`events.Moments`), never with positions or the stated window.
 
-Scoring. Latents and moments are centred on one background, the mean of donor latents (of other clips), or the clip's own
-mean without donors, and compared by d = 1 - cosine. Centring alone removes hubs near the mean (Suzuki et al. 2013). With
-donors each moment's distance is also scaled by how near it lies to its 10 nearest donors (local scaling, one-sided):
+Scoring. Latents and moments are centred on one background, the mean of donor latents (of other clips), or the clip's
+own mean without donors, and compared by d = 1 - cosine. Centring alone removes hubs near the mean (Suzuki et al.
+2013). With donors each moment's distance is also scaled by how near it lies to its 10 nearest donors (one-sided local
+scaling):
 
     score(latent, moment) = 1 - d(latent, moment) * mean_m(r_m) / r_moment,    r = mean distance to the nearest donors
 
 A moment that is near to everybody's latents (a hub) has a small r and must be matched more closely. Unlike CSLS, which
-subtracts the same r, this keeps an exact promise: a latent equal to a moment scores 1, which is the maximum, so it finds
-that moment at rank 1 whatever hubs there are. Hubness is measured against donors only: the frames of a still scene are
-near each other, which is redundancy and no fault.
+subtracts similarities, this keeps an exact promise: a latent equal to a moment scores 1, the maximum, so it finds that
+moment at rank 1 whatever hubs there are. Hubness is measured against donors only: the frames of a still scene are near
+each other, which is redundancy and no fault.
 
 Dimensions: K latents, N moments, T distinct times, M donors, C clips, D width.
 """
@@ -76,7 +77,7 @@ class EvidenceBank:
         return scores
 
     def matches(self, vector: np.ndarray, top: int = 5) -> tuple[Match, ...]:
-        """The `top` moments (rows: a time, and for pictures a cell) that a (D,) vector is most similar to, best first."""
+        """The `top` moments (a time, for pictures also a cell) that a (D,) vector is most similar to, best first."""
         scores = self.nearest(vector[None])[0]
         best = np.argsort(-scores, kind="stable")[:top]
         m = self.moments
@@ -93,7 +94,7 @@ class EvidenceBank:
 
 
 def _hub_scale(units: np.ndarray, donors: np.ndarray) -> np.ndarray:
-    """(N,) factors of distance: above 1 for moments nearer to the donors (B, D) than the clip's moments are on average."""
+    """(N,) factors of distance: above 1 for moments nearer to the donors (B, D) than the clip's others on average."""
     k = min(_NEIGHBOURS, len(donors))
     distances = np.concatenate([
         1.0 - np.sort(units[first : first + _CHUNK_ROWS] @ donors.T, axis=1)[:, -k:].mean(axis=1)
@@ -146,7 +147,9 @@ class DonorBank:
                     raise CheckpointError(f"{Path(path).name} is no donor bank of schema {_SCHEMA}; build it again.")
                 return cls(file.get_tensor("latents"), int(metadata["n_visual"]))
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{Path(path).name} cannot be read as a donor bank ({error}); build it again.") from error
+            raise CheckpointError(
+                f"{Path(path).name} cannot be read as a donor bank ({error}); build it again."
+            ) from error
 
     def save(self, path: str | Path) -> None:
         save_file({"latents": self.latents}, path, {"schema": _SCHEMA, "n_visual": str(self.n_visual)})
@@ -188,9 +191,10 @@ def block_moment(matches: Iterable[Sequence[Match]]) -> tuple[float, float] | No
 class Collapse:
     """Do latents depend on the clip? Read the four together; each alone can be fooled.
 
-    between_clip_variance: 0 to 1, the part of all variance around the grand mean that slot means do not explain: 0 when a slot
-    says the same in every clip. Variance below 1e-4 of the mean square counts as rounding, hence as 0.
-    segment_retrieval_top1: share of clips whose latents are nearest to their own anchors among (up to) 100 clips; None without anchors.
+    between_clip_variance: 0 to 1, the part of all variance around the grand mean that slot means do not explain: 0 when
+    a slot says the same in every clip. Variance below 1e-4 of the mean square counts as rounding, hence as 0.
+    segment_retrieval_top1: share of clips whose latents are nearest to their own anchors among (up to) 100 clips; None
+    without anchors.
     effective_rank: 1 to K, exp of the entropy of a block's singular values (Roy & Vetterli 2007), mean over clips.
     raw_cosine: mean uncentred cosine of one slot between two clips; 1 when nothing depends on the clip.
     """
@@ -202,7 +206,7 @@ class Collapse:
 
 
 def collapse(latents: np.ndarray, anchors: np.ndarray | None = None) -> Collapse:
-    """Measure (C, K, D) latents of C >= 2 clips; `anchors`: (C, K, D), the pooled features of each clip's own segment."""
+    """Measure (C, K, D) latents of C >= 2 clips; `anchors`: (C, K, D), pooled features of each clip's own segment."""
     x = np.asarray(latents, dtype=np.float32)
     clips = len(x)
     assert clips >= 2, "collapse compares clips: at least two are needed"
@@ -226,7 +230,7 @@ def _effective_rank(block: np.ndarray) -> float:
 
 
 def _retrieval_top1(latents: np.ndarray, anchors: np.ndarray, among: int = 100) -> float:
-    """Own anchors first among others, by the mean over slots of the cosine around slot means; a tie counts as a miss."""
+    """Own anchors first among others, by the mean over slots of the cosine around slot means; a tie is a miss."""
     queries, targets = _unit(latents - latents.mean(axis=0)), _unit(anchors - anchors.mean(axis=0))
     hits = []
     for group in np.array_split(np.arange(len(latents)), -(-len(latents) // among)):

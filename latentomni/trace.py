@@ -1,9 +1,9 @@
 """The record of a run: events fold into a Trace, and everything shown is a pure function of it. Needs no torch.
 
-A prefix of a stream folds into a valid Trace too (reason "running"). What is stored is rounded while folding, so a saved
-trace equals the loaded one exactly: latents and features are float16, times float32. Long clips are thinned to keep the
-file under 25 MB: sound is averaged down to a lower rate, thumbnails are dropped evenly, and features wider than their
-budget are multiplied by a fixed random matrix, which keeps cosines to about 1 / sqrt(width) (`project`).
+A prefix of a stream folds into a valid Trace too (reason "running"). What is stored is rounded while folding, so a
+saved trace equals the loaded one exactly: latents and features are float16, times float32. Long clips are thinned to
+keep the file under 25 MB: sound is averaged down to a lower rate, thumbnails are dropped evenly, and features wider
+than their budget are multiplied by a fixed random matrix, which keeps cosines to about 1 / sqrt(width) (`project`).
 
 Dimensions: N moments, T distinct times of a modality's moments, F thumbnails, D latent width.
 """
@@ -69,9 +69,9 @@ def _same(a: Any, b: Any) -> bool:
 class Latent(_ByValue):
     """One latent of a block; its place in `Block.latents` is its slot.
 
-    modality: "visual" or "audio". time_s: its place on the clip's clock. cell: row and column of the block's grid, None for
-    audio. vector: (D,) float16. matches: best first. p, p_corrected: against the donor null, the second over the block
-    once it has closed; None without a null. scores: (T,) float16 over its modality's times, or None.
+    modality: "visual" or "audio". time_s: its place on the clip's clock. cell: row and column of the block's grid,
+    None for audio. vector: (D,) float16. matches: best first. p, p_corrected: against the donor null, the second over
+    the block once it has closed; None without a null. scores: (T,) float16 over its modality's times, or None.
     """
 
     modality: str
@@ -108,7 +108,8 @@ class Block(_ByValue):
 class Trace(_ByValue):
     """A run. deltas: text pieces with their token ids and times. reason: "running" until `Finished` says another.
 
-    visual, audio: moments with features (N, width <= D) float16. clip.sound: int16 at `sound_hz`. ttft_s: None while running.
+    visual, audio: moments with features (N, width <= D) float16. clip.sound: int16 at `sound_hz`. ttft_s: None
+    while running.
     """
 
     question: str
@@ -166,7 +167,8 @@ class Trace(_ByValue):
         if isinstance(event, LatentClosed):
             latents = self.blocks[event.block].latents
             if event.p is not None:
-                latents = tuple(replace(z, p_corrected=float(p)) for z, p in zip(latents, event.p, strict=True))
+                corrected = (None if p is None else float(p) for p in event.p)
+                latents = tuple(replace(z, p_corrected=p) for z, p in zip(latents, corrected, strict=True))
             return self._with_block(event.block, event.elapsed_s, latents=latents, closed_s=event.elapsed_s)
         assert isinstance(event, Finished), f"no event of a stream: {event!r}"
         return replace(self, **{f.name: getattr(event, f.name) for f in fields(event)})
@@ -199,7 +201,9 @@ def project(vectors: np.ndarray, width: int) -> np.ndarray:
     """(n, D) to (n, width) by a fixed random matrix, as wide features were; unchanged where D is `width` already."""
     if vectors.shape[-1] == width:
         return vectors
-    matrix = np.random.RandomState(width).standard_normal((vectors.shape[-1], width))  # this generator's stream is frozen
+    matrix = np.random.RandomState(width).standard_normal(
+        (vectors.shape[-1], width)
+    )  # this generator's stream is frozen
     return vectors.astype(np.float32) @ (matrix / np.sqrt(width)).astype(np.float32)
 
 
@@ -225,7 +229,13 @@ def _kept_clip(clip: ClipRecord) -> tuple[ClipRecord, int]:
         sound = np.asarray(sound, np.int16)
         factor = max(1, -(-sound.nbytes // _SOUND_BYTES))
         sound = sound if factor == 1 else _averaged(sound, factor)
-    kept = replace(clip, duration_s=float(clip.duration_s), sound=sound, thumbnails=clip.thumbnails[keep], thumbnail_times_s=times_s)
+    kept = replace(
+        clip,
+        duration_s=float(clip.duration_s),
+        sound=sound,
+        thumbnails=clip.thumbnails[keep],
+        thumbnail_times_s=times_s,
+    )
     return kept, SAMPLE_RATE_HZ // factor
 
 
@@ -280,11 +290,16 @@ def _check(trace: Trace) -> None:
         _require(0 <= block.text_offset <= len(trace.text), f"block {number} lies outside the text")
         for latent in block.latents:
             _require(latent.modality in times, f"block {number} has a latent of modality {latent.modality!r}")
-            _check_latent(f"block {number}", latent, len(trace.moments(latent.modality).features), times[latent.modality])
+            _check_latent(
+                f"block {number}", latent, len(trace.moments(latent.modality).features), times[latent.modality]
+            )
 
 
 def _check_latent(name: str, latent: Latent, n_moments: int, n_times: int) -> None:
-    _require((latent.cell is None) == (latent.modality == "audio"), f"{name} has a latent whose cell does not fit its modality")
+    _require(
+        (latent.cell is None) == (latent.modality == "audio"),
+        f"{name} has a latent whose cell does not fit its modality",
+    )
     _check_array(f"a latent of {name}", latent.vector, np.float16, (None,))
     if latent.scores is not None:
         _check_array(f"the scores of {name}", latent.scores, np.float16, (n_times,))

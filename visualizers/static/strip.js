@@ -1,0 +1,113 @@
+/* The cells of the latent blocks. All cells of a block are there, empty, as soon as it opens, so nothing moves later. */
+
+class Strips {
+  constructor() {
+    this.node = el("div", "li-blocks");
+    this.blocks = [];
+  }
+
+  update(view, media) {
+    const grid = String(view.grid);
+    if (grid !== this.grid) this.blocks.splice(0).forEach((block) => block.node.remove());
+    this.blocks.splice(view.blocks.length).forEach((block) => block.node.remove());
+    if (media !== this.media) for (const {cells} of this.blocks) cells.forEach((cell) => (cell.drawn = null));
+    Object.assign(this, {view, media, grid});
+    while (this.blocks.length < view.blocks.length) this.blocks.push(this.build(this.blocks.length));
+    view.blocks.forEach((block, b) => this.drawBlock(this.blocks[b], block));
+  }
+
+  build(b) {
+    const [instants, rows, columns] = this.view.grid;
+    const visual = instants * rows * columns;
+    const cells = Array.from({length: visual + instants}, (_, slot) => el("button", "li-cell", {type: "button", "aria-pressed": "false",
+      "data-modality": slot < visual ? "visual" : "audio", "data-block": b, "data-slot": slot}));
+    const times = Array.from({length: instants}, () => el("time"));
+    const across = instants % 3 === 0 && instants % 4 ? 3 : Math.min(4, instants);
+    const strip = el("div", "li-grid", {role: "group", style: `grid-template-columns:repeat(${across},minmax(0,1fr))`, "aria-label": `latents of block ${b + 1}; arrow keys move, Enter goes to the moment`},
+      ...times.map((time, i) => el("div", "li-instant", {}, time,
+        el("div", "li-pictures", {style: `grid-template-columns:repeat(${columns},minmax(0,1fr))`},
+          ...cells.slice(i * rows * columns, (i + 1) * rows * columns)), cells[visual + i])));
+    const [state, facts] = [el("span", "li-small li-muted"), el("p", "li-facts")];
+    const node = el("article", "li-card li-block", {"aria-label": `latent block ${b + 1}`},
+      el("header", "", {}, el("h3", "", {}, `Latent block ${b + 1}`), state), facts, strip);
+    this.node.append(node);
+    return {node, cells, state, facts, times};
+  }
+
+  drawBlock(shown, block) {
+    const {latents, window: [start, end]} = block;
+    const isOpen = !block.closed && this.view.running;
+    const tested = latents.filter((z) => z.p !== null);
+    if (isOpen) setText(shown.state, `computing ${latents.length} of ${shown.cells.length}`);
+    else if (!this.view.has_null) setText(shown.state, "ranks only: this model has no null");
+    else setText(shown.state, `${tested.filter((z) => z.evidence).length} of ${tested.length} stand out from other clips (p ≤ 0.05)`);
+    shown.facts.replaceChildren(el("span", "", {}, `Window ${span(start, end)}, ${block.source}`), ...this.majority(block.moments));
+    shown.times.forEach((time, i) => setText(time, clock(start + ((end - start) * (i + 0.5)) / shown.times.length)));
+    shown.cells.forEach((cell, slot) => {
+      if (cell.dataset.modality === "visual") cell.style.aspectRatio = this.media?.aspect ?? 16 / 9;
+      cell.classList.toggle("is-next", isOpen && slot === latents.length);
+      this.drawCell(cell, latents[slot], slot, block);
+    });
+    if (!shown.cells.some((cell) => cell.tabIndex === 0)) this.rove(shown.cells[0]);
+  }
+
+  majority(moments) {
+    const {clip, running} = this.view;
+    const has = {visual: clip.has_picture, audio: clip.has_sound};
+    return [["visual", "Pictures"], ["audio", "Sounds"]].filter(([modality]) => moments[modality] || (running && has[modality])).map(([modality, name]) =>
+      el("span", "", {}, `${name} mostly similar to `, el("b", "", {"data-modality": modality}, moments[modality] ? span(...moments[modality]) : "…")));
+  }
+
+  drawCell(cell, latent, slot, block) {
+    const drawn = latent ? JSON.stringify([latent, block.closed]) : "";
+    if (cell.drawn === drawn) return;
+    cell.drawn = drawn;
+    const best = latent?.matches[0];
+    const isNone = Boolean(latent) && (latent.evidence === false || !best);
+    cell.classList.toggle("is-pending", !latent);
+    cell.classList.toggle("is-none", isNone);
+    cell.classList.toggle("is-unsure", latent?.evidence === null);
+    cell.setAttribute("aria-disabled", !latent);
+    cell.setAttribute("aria-label", latent ? describe(latent, slot, block).join(", ") : `latent ${slot + 1}, not computed yet`);
+    cell.replaceChildren(...(best && this.media ? this.media.moment(latent.modality, best) : []));
+    const nothing = cell.dataset.modality === "visual" ? "no picture" : "no sound";
+    if (latent) cell.append(el("small", "", {}, !best ? nothing : isNone ? "no evidence" : clock(best.start_s)));
+  }
+
+  /* One cell of each block is reached by Tab; the arrow keys move on from there. */
+  rove(cell) {
+    for (const other of this.blocks[cell.dataset.block]?.cells ?? []) other.tabIndex = -1;
+    cell.tabIndex = 0;
+  }
+
+  move(cell, key) {
+    const slot = this.neighbour(Number(cell.dataset.slot), key);
+    const next = slot === null ? null : this.blocks[cell.dataset.block].cells[slot];
+    if (!next?.drawn) return false;
+    this.rove(next);
+    next.focus();
+    return true;
+  }
+
+  neighbour(slot, key) { // instants lie side by side, the sound below the pictures
+    const [dx, dy] = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], Home: [-Infinity, 0], End: [Infinity, 0]}[key] ?? [];
+    if (dx === undefined) return null;
+    const [instants, rows, columns] = this.view.grid;
+    const visual = instants * rows * columns;
+    const within = (value, count) => Math.min(count - 1, Math.max(0, value));
+    const isAudio = slot >= visual;
+    const [instant, rest] = isAudio ? [slot - visual, rows * columns] : [Math.floor(slot / (rows * columns)), slot % (rows * columns)];
+    const row = within(Math.floor(rest / columns) + dy, rows + 1);
+    if (row === rows) return visual + within(instant + (isAudio ? dx : 0), instants);
+    const across = within(instant * columns + (isAudio ? 0 : rest % columns) + (isAudio ? 0 : dx), instants * columns);
+    return Math.floor(across / columns) * rows * columns + row * columns + (across % columns);
+  }
+
+  setTime(seconds, isPlaying) { // cells whose moment is heard and seen now
+    this.view.blocks.forEach((block, b) => this.blocks[b].cells.forEach((cell, slot) => {
+      const latent = block.latents[slot];
+      const best = latent?.evidence === false ? null : latent?.matches[0];
+      cell.classList.toggle("is-playing", Boolean(isPlaying && best && best.start_s - 1e-3 <= seconds && seconds < best.end_s - 1e-3));
+    }));
+  }
+}

@@ -1,0 +1,165 @@
+/* The clip's clock: frames, sound, stated windows, and each latent's stated time joined to the time of its evidence. */
+
+const TRACK = {film: 52, wave: 40, gap: 8, dots: 76, links: 34, ticks: 20, dot: 10};
+const TICK_STEPS = [0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 3600];
+
+class Timeline {
+  constructor(onSeek) {
+    const {film, wave, gap, dots, links, ticks} = TRACK;
+    const stated = film + wave + 2 * gap;
+    const evidence = stated + dots + links;
+    this.tops = {wave: film + gap, stated, evidence, ticks: evidence + dots + 2};
+    const lane = (top, height) => el("div", "li-lane", {style: `top:${top}px;height:${height}px`});
+    const label = (text, middle) => el("span", "", {style: `top:${middle}px`}, text);
+    this.film = el("div", "li-film", {style: `height:${film}px`});
+    this.wave = lane(this.tops.wave, wave);
+    this.windows = el("div");
+    this.links = svg("svg", {class: "li-links", "aria-hidden": "true"});
+    this.marks = el("div", "", {"aria-hidden": "true"});
+    this.ticks = el("div", "li-ticks", {style: `top:${this.tops.ticks}px`, "aria-hidden": "true"});
+    this.output = el("output");
+    this.playhead = el("div", "li-playhead", {role: "slider", tabindex: "0", "aria-label": "position in the clip",
+      "aria-valuemin": "0", "aria-valuenow": "0", style: `height:${this.tops.ticks + 2}px`}, this.output);
+    this.track = el("div", "li-track", {style: `height:${this.tops.ticks + ticks}px`}, this.film, this.wave,
+      lane(stated, dots), lane(evidence, dots), this.windows, this.links, this.marks, this.ticks, this.playhead);
+    this.labels = el("div", "li-labels", {"aria-hidden": "true"}, label("frames", film / 2),
+      label("sound", this.tops.wave + wave / 2), label("stated time", stated + dots / 2),
+      label("most similar", evidence + dots / 2));
+    this.legend = el("div", "li-legend");
+    this.node = el("section", "li-card li-timeline", {"aria-label": "timeline"},
+      el("header", "", {}, el("h3", "", {}, "On the clip’s clock"), this.legend), this.labels, this.track);
+    this.time = 0;
+    this.listen(onSeek);
+  }
+
+  listen(onSeek) {
+    const scrub = (event) => {
+      const box = this.track.getBoundingClientRect();
+      if (this.view) onSeek(((event.clientX - box.left) / box.width) * this.view.clip.duration_s);
+    };
+    this.track.addEventListener("pointerdown", (event) => {
+      if (event.button || event.target.closest("[data-slot]")) return;
+      this.track.setPointerCapture(event.pointerId);
+      scrub(event);
+    });
+    this.track.addEventListener("pointermove", (event) => this.track.hasPointerCapture(event.pointerId) && scrub(event));
+    this.playhead.addEventListener("keydown", (event) => {
+      const step = {ArrowLeft: -0.5, ArrowDown: -0.5, ArrowRight: 0.5, ArrowUp: 0.5, Home: -Infinity, End: Infinity}[event.key];
+      if (step === undefined) return;
+      event.preventDefault();
+      onSeek(this.time + step);
+    });
+    this.resizing = new ResizeObserver(() => this.view && this.draw());
+    this.resizing.observe(this.track);
+  }
+
+  update(view, media, block) {
+    if (media !== this.media) this.drawnWidth = null;
+    Object.assign(this, {view, media, block});
+    this.draw();
+  }
+
+  setTime(seconds) {
+    this.time = seconds;
+    const {duration_s: duration} = this.view.clip;
+    const share = Math.min(1, seconds / duration);
+    this.playhead.style.transform = `translateX(${share * this.track.clientWidth}px)`;
+    this.playhead.classList.toggle("is-late", share > 0.95);
+    setText(this.output, clock(seconds));
+    this.playhead.setAttribute("aria-valuemax", duration);
+    this.playhead.setAttribute("aria-valuenow", seconds.toFixed(2));
+    this.playhead.setAttribute("aria-valuetext", clock(seconds));
+  }
+
+  x(seconds) {
+    return Math.min(1, Math.max(0, seconds / this.view.clip.duration_s)) * this.track.clientWidth;
+  }
+
+  draw() {
+    const width = this.track.clientWidth;
+    if (!width) return;
+    if (this.drawnWidth !== width) this.drawClip(width);
+    this.drawnWidth = width;
+    this.drawWindows();
+    this.drawMarks();
+    this.drawLegend();
+    this.setTime(this.time);
+  }
+
+  drawClip(width) { // what stays the same during a run: frames, sound, ticks
+    const {clip} = this.view;
+    const frames = this.media?.thumbnails.length ? Math.max(1, Math.round(width / (TRACK.film * this.media.aspect))) : 0;
+    this.film.replaceChildren(...Array.from({length: frames}, (_, i) => this.media.image(((i + 0.5) / frames) * clip.duration_s)));
+    if (!clip.has_picture) this.film.append(el("span", "li-nothing", {}, "no picture"));
+    this.wave.replaceChildren(clip.has_sound ? this.waveform(width, clip.duration_s) : el("span", "li-nothing", {}, "no sound"));
+    const step = TICK_STEPS.find((s) => this.x(s) >= 52) ?? 7200;
+    const times = Array.from({length: Math.floor(clip.duration_s / step + 1e-6) + 1}, (_, i) => i * step);
+    const text = (s) => (s < 60 && step >= 1 ? `${s} s` : clock(s));
+    this.ticks.replaceChildren(...times.filter((s) => this.x(s) < width - 10).map((s) => el("span", "", {style: `left:${this.x(s)}px`}, text(s))));
+  }
+
+  waveform(width, duration) {
+    const count = Math.floor(width / 3);
+    const shapes = Array.from({length: this.media ? count : 0}, (_, i) =>
+      [3 * i, 2, Math.max(1, 46 * this.media.loudness((i / count) * duration, ((i + 1) / count) * duration))]);
+    return svg("svg", {viewBox: `0 0 ${width} 100`, preserveAspectRatio: "none", "aria-hidden": "true"},
+      svg("path", {class: "li-wave", d: bars(shapes)}));
+  }
+
+  drawWindows() {
+    this.windows.replaceChildren(...this.view.blocks.map(({window: [start, end]}, b) => {
+      const top = b === this.block ? 0 : this.tops.stated;
+      const style = `left:${this.x(start)}px;width:${Math.max(2, this.x(end) - this.x(start))}px;top:${top}px;height:${this.tops.ticks - top}px`;
+      return el("div", `li-window${b === this.block ? " is-active" : ""}`, {style});
+    }));
+  }
+
+  drawLegend() {
+    const key = (modality, kind, text) => el("span", "", {}, el("i", `li-key ${kind}`, {"data-modality": modality}), text);
+    const keys = [key("visual", "", "visual latent"), key("audio", "", "audio latent"), key("", "is-window", "stated window")];
+    if (this.view.has_null) keys.push(key("", "is-none", "no evidence (p > 0.05)"));
+    this.legend.replaceChildren(...keys);
+  }
+
+  drawMarks() {
+    const latents = this.view.blocks[this.block]?.latents ?? [];
+    const stated = this.places(this.tops.stated, latents, (z) => z.time_s);
+    const evidence = this.places(this.tops.evidence, latents, (z) => (z.matches[0] ? (z.matches[0].start_s + z.matches[0].end_s) / 2 : null));
+    const [dots, links] = [[], []];
+    latents.forEach((z, slot) => {
+      const none = z.evidence === false || !z.matches.length ? " is-none" : "";
+      const data = {"data-block": this.block, "data-slot": slot, "data-modality": z.modality};
+      for (const place of [stated[slot], evidence[slot]]) {
+        if (place) dots.push(el("i", `li-dot${none}`, {...data, style: `left:${place[0]}px;top:${place[1]}px`}));
+      }
+      if (!evidence[slot]) return;
+      const [[x0, y0], [x1, y1]] = [stated[slot], evidence[slot]];
+      const bend = (y1 - y0) * 0.45;
+      links.push(svg("path", {class: none, ...data, d: `M${x0} ${y0 + 5}C${x0} ${y0 + bend} ${x1} ${y1 - bend} ${x1} ${y1 - 5}`}));
+    });
+    this.marks.replaceChildren(...dots);
+    this.links.replaceChildren(...links);
+  }
+
+  /* Latents of one modality and moment stand in columns around it, pictures above sounds. */
+  places(top, latents, seconds) {
+    const groups = new Map();
+    latents.forEach((z, slot) => {
+      if (seconds(z) === null) return;
+      const key = `${z.modality} ${seconds(z)}`;
+      if (!groups.has(key)) groups.set(key, []);
+      groups.get(key).push(slot);
+    });
+    const places = [];
+    for (const slots of groups.values()) {
+      const {modality} = latents[slots[0]];
+      const [rows, above] = modality === "visual" ? [4, 0] : [2, 4 * TRACK.dot + 5];
+      const columns = Math.ceil(slots.length / rows);
+      slots.forEach((slot, i) => {
+        const left = this.x(seconds(latents[slot])) + (Math.floor(i / rows) - (columns - 1) / 2) * (TRACK.dot + 1);
+        places[slot] = [Math.max(5, Math.min(this.track.clientWidth - 5, left)), top + 10 + above + (i % rows) * TRACK.dot];
+      });
+    }
+    return places;
+  }
+}
