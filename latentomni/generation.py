@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from transformers import DynamicCache
 
 from latentomni.attention_flow import Kind, Layout, attention_mask
@@ -45,15 +46,29 @@ class _Row:
 
 
 class _Columns:
-    """The key layout of the cache, column by column; rows that have nothing to feed get padding."""
+    """The key layout of the cache, column by column; rows that have nothing to feed get padding.
 
-    def __init__(self, rows: int, device: torch.device) -> None:
-        self._fields = torch.empty(5, rows, 0, dtype=torch.long, device=device)
+    A token of the kind, block, turn and flow of the one before it sees what that one saw, and itself. So a run of words or
+    of latents needs no new mask, and none at all where everything is visible.
+    """
 
-    def append(self, new: torch.Tensor) -> tuple[Layout, Layout]:
-        """new: (5, B, n) fields of `Layout`. Returns the layouts of the queries and of all keys."""
-        self._fields = torch.cat([self._fields, new], dim=2)
-        return Layout(*new), Layout(*self._fields)
+    def __init__(self) -> None:
+        self._fields: list[torch.Tensor] = []
+        self._last: list[list[int]] = []
+        self._last_mask: torch.Tensor | None = None
+
+    def append(self, new: torch.Tensor, last: list[list[int]]) -> torch.Tensor | None:
+        """new: (5, B, n) fields of `Layout`; last: kind, block, turn and flow of each row's last column. Returns the mask
+        (B, n, K) of the new tokens, None where a single new token of every row sees all."""
+        self._fields.append(new)
+        if new.shape[2] == 1 and last == self._last:
+            if self._last_mask is not None:
+                self._last_mask = F.pad(self._last_mask, (0, 1), value=True)
+            return self._last_mask
+        self._fields = [torch.cat(self._fields, dim=2)]
+        mask = attention_mask(Layout(*new), Layout(*self._fields[0]))
+        self._last, self._last_mask = last, None if mask[:, -1].all() else mask[:, -1:]
+        return self._last_mask if new.shape[2] == 1 else mask
 
 
 def generate(thinker: Thinker, sequences: list[Sequence], modes: list[Mode], sampling: SamplingSpec,
@@ -72,7 +87,7 @@ class _Decoder:
         self.grammar = thinker.grammar
         seeds = [torch.Generator().manual_seed(sampling.seed) for _ in sequences]
         self.rows = [_Row(s, m, g, ready=len(s), blocks=0) for s, m, g in zip(sequences, modes, seeds, strict=True)]
-        self.cache, self.columns = DynamicCache(config=thinker.model.config.text_config), _Columns(len(sequences), thinker.device)
+        self.cache, self.columns = DynamicCache(config=thinker.model.config.text_config), _Columns()
         never = [self.ids.close, self.ids.latent_pad, self.ids.video, self.ids.audio, self.ids.vision_bos, self.ids.vision_eos,
                  self.ids.audio_bos, self.ids.audio_eos, self.ids.padding]  # fmt: skip
         self.never = torch.tensor(never, device=thinker.device)
@@ -91,28 +106,27 @@ class _Decoder:
     def _tick(self) -> torch.Tensor:
         """Feed every row's known tokens; (B, D) hidden state of the last one fed (rubbish for finished rows)."""
         n = max(row.ready - row.fed for row in self.rows)
-        device, pad = self.thinker.device, self.ids.padding
-        fields, ids, positions, last = [], [], [], []
-        for row in self.rows:
-            s, a, b = row.sequence, row.fed, row.ready
-            fill = n - (b - a)
-            fields.append([list(range(a, b)) + [-1] * fill, s.kinds[a:b] + [int(Kind.PAD)] * fill, s.blocks[a:b] + [-1] * fill,
-                           s.turns[a:b] + [0] * fill, s.flows[a:b] + [0] * fill])  # fmt: skip
-            ids.append(s.token_ids[a:b] + [pad] * fill)
-            positions.append([axis[a:b] + [0] * fill for axis in s.positions])
-            last.append(max(b - a - 1, 0))
-        query, keys = self.columns.append(torch.tensor(fields, device=device).transpose(0, 1))
-        embeds = self._embed(torch.tensor(ids, device=device), query.kind)
-        mask = attention_mask(query, keys)
-        hidden = self.thinker.forward(embeds, torch.tensor(positions, device=device).transpose(0, 1), mask, self.cache)
+        known = [self._known(row, n) for row in self.rows]
+        step = torch.tensor(known, device=self.thinker.device).transpose(0, 1)
+        mask = self.columns.append(step[:5], [[values[-1] for values in row[1:5]] for row in known])
+        hidden = self.thinker.forward(self._embed(step[5]), step[6:], mask, self.cache)
+        ends = [max(row.ready - row.fed - 1, 0) for row in self.rows]
         for row in self.rows:
             row.fed = row.ready
-        return hidden[torch.arange(len(self.rows)), torch.tensor(last)]
+        return hidden[:, 0] if n == 1 else hidden[torch.arange(len(ends)), torch.tensor(ends)]
 
-    def _embed(self, ids: torch.Tensor, kind: torch.Tensor) -> torch.Tensor:
+    def _known(self, row: _Row, n: int) -> list[list[int]]:
+        """(9, n): the fields of `Layout`, token ids and position ids of the tokens to feed, then padding."""
+        s, span = row.sequence, slice(row.fed, row.ready)
+        pads = (-1, int(Kind.PAD), -1, 0, 0, self.ids.padding, 0, 0, 0)
+        parts = (range(row.fed, row.ready), s.kinds[span], s.blocks[span], s.turns[span], s.flows[span], s.token_ids[span],
+                 *(axis[span] for axis in s.positions))  # fmt: skip
+        return [[*part, *[pad] * (n - len(part))] for part, pad in zip(parts, pads, strict=True)]
+
+    def _embed(self, ids: torch.Tensor) -> torch.Tensor:
         embeds = self.thinker.embed(ids)
         for b, row in enumerate(self.rows):
-            if row.fed < row.ready:
+            if any(source >= 0 for source in row.sequence.sources[row.fed : row.ready]):
                 self.thinker.place_vectors(embeds[b], row.sequence, row.fed, row.ready)
         return embeds
 
