@@ -33,7 +33,7 @@ _MISSING_S = 1.0  # a file that ends this much before its header says has lost i
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A clip in memory. Frame i is what a player shows at i / sample_fps; a frame that is held long is there repeatedly.
+    """A clip in memory. Frame i is what a player shows at i / sample_fps; one that is held long appears repeatedly.
 
     frames: (F, H, W, 3) uint8 RGB, upright, square pixels; F is 0 for sound only.
     frame_times_s: (F,) float64 seconds from clip start at which each frame was first presented; never decreasing.
@@ -180,7 +180,7 @@ def _checked(file: Path, limits: MediaLimits) -> Path:
 def _opened(file: Path, limits: MediaLimits) -> _Container:
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file", "max_pixels": str(limits.max_frame_pixels)}
     try:
-        return av.open(f"file:{file.absolute()}", mode="r", options=options, metadata_errors="replace")
+        return av.open(str(file.absolute()), mode="r", options=options, metadata_errors="replace")
     except PermissionError:
         raise MediaError(f"{file.name} may not be read; change its permissions.") from None
     except (av.FFmpegError, ValueError):
@@ -229,7 +229,7 @@ def _sha256(file: Path) -> str:
 class _Timeline:
     """When packets are presented, known without decoding them.
 
-    start_s: the file's own timestamp of time 0. picture_ticks: sorted, in units of tick_s; None where a packet has none.
+    start_s: the file's timestamp of time 0. picture_ticks: sorted, in units of tick_s; None where a packet has none.
     """
 
     start_s: float
