@@ -71,10 +71,10 @@ def self_fed_latents(thinker: Thinker, batch: Batch, passes: int) -> torch.Tenso
     the latents come from one forward and are shared by all passes."""
     cache = DynamicCache(config=thinker.model.config.text_config)
     hidden = thinker.forward(batch.embeds, batch.positions, batch.mask, cache)
-    row, predictor, slot = batch.latents
+    row, predictor, slot = (x.contiguous() for x in batch.latents)
     vectors = thinker.latent(hidden[row, predictor])
     index = _padded_index(row, slot, len(batch.embeds))
-    place = (torch.arange(len(row), device=row.device) - torch.searchsorted(row, row))
+    place = torch.arange(len(row), device=row.device) - torch.searchsorted(row, row)
     query = batch.layout.select(index.clamp_min(0).cpu())
     query = Layout(query.order, torch.where(index.cpu() < 0, int(Kind.PAD), query.kind), query.block, query.turn, query.flow)
     base = batch.layout
@@ -82,7 +82,7 @@ def self_fed_latents(thinker: Thinker, batch: Batch, passes: int) -> torch.Tenso
     keys = Layout(*(torch.cat([getattr(hidden_slots, f), getattr(query, f)], 1) for f in ("order", "kind", "block", "turn", "flow")))
     mask = attention_mask(query, keys, packed=True).to(batch.embeds.device)
     positions = batch.positions.gather(2, index.clamp_min(0).expand(3, -1, -1))
-    first = predictor_is_outside(batch.layout, row, predictor)
+    first = _starts_block(batch.layout, row, predictor)
     for _ in range(passes - 1):
         embeds = batch.embeds.new_zeros(*index.shape, batch.embeds.shape[-1])
         embeds[row, place] = vectors.to(embeds.dtype)
@@ -93,7 +93,7 @@ def self_fed_latents(thinker: Thinker, batch: Batch, passes: int) -> torch.Tenso
     return vectors
 
 
-def predictor_is_outside(layout: Layout, row: torch.Tensor, predictor: torch.Tensor) -> torch.Tensor:
+def _starts_block(layout: Layout, row: torch.Tensor, predictor: torch.Tensor) -> torch.Tensor:
     """(n,) whether a latent is the first of its block."""
     return layout.kind.to(row.device)[row, predictor] != Kind.LATENT
 

@@ -53,10 +53,10 @@ class NanoRecipe:
     pool: int = 5000
     vocabulary: int = 640
     stages: tuple[Stage, ...] = (
-        Stage("vision", 600, 16, 2e-3),
+        Stage("vision", 500, 16, 2e-3),
         Stage("audio", 250, 16, 2e-3),
-        Stage("narrate", 300, 16, 1.5e-3, narrate=1.0),
-        Stage("blocks", 700, 8, 1.5e-3, latent=6, direct=1, narrate=0.25, noise=0.1),
+        Stage("narrate", 250, 16, 1e-3, narrate=1.0),
+        Stage("blocks", 800, 8, 1e-3, latent=6, direct=1, narrate=0.25, noise=0.1),
         Stage("feedback", 400, 8, 1e-3, latent=6, direct=1, self_fed=0.85, noise=0.1),
     )
 
@@ -184,7 +184,7 @@ def _schedule(step: int, steps: int) -> float:
 
 
 def _step(run: _Run, stage: Stage, rng: np.random.Generator, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    chosen = rng.choice(len(run.pool.worlds), stage.clips, replace=False)
+    chosen = run.pool.draw(rng, stage.clips)
     if stage.name in run.probes:
         total, values = run.probes[stage.name].loss(run.thinker, run.pool, chosen)
     else:

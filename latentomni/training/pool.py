@@ -29,6 +29,11 @@ class ClipPool:
             self.mels.append(mel["input_features"][0].half())
         self.features: list[ClipFeatures] = []
 
+    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """`count` worlds of one length (so that rows need little padding); a length is as likely as it is common."""
+        like = self.worlds[int(rng.integers(len(self.worlds)))].duration_s
+        return rng.choice(np.flatnonzero([w.duration_s == like for w in self.worlds]), count, replace=False)
+
     @torch.no_grad()
     def encode(self, thinker: Thinker, progress, batch: int = 16) -> None:
         """Run the (now frozen) towers over the pool; afterwards patches and mels are dropped."""

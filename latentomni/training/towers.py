@@ -17,23 +17,24 @@ _FEATURE_STD = 0.5
 
 
 class VisionProbe(torch.nn.Module):
-    """Per merged cell: colour and shape of the object in it ("none" last), and the background's hue."""
+    """Per merged cell: colour and shape of the object in it ("none" last), which cell it is, and the background's hue."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.head = torch.nn.Linear(hidden, len(COLOURS) + 1 + len(SHAPES) + 1 + 2)
+        self.head = torch.nn.Linear(hidden, len(COLOURS) + 1 + len(SHAPES) + 1 + len(PLACES) + 2)
 
     def loss(self, thinker: Thinker, pool: ClipPool, chosen: np.ndarray) -> tuple[torch.Tensor, dict[str, float]]:
         features = torch.cat(pool.visual(thinker, chosen))
         target = torch.cat([_vision_target(pool, i) for i in chosen]).to(features.device)
-        colour, shape, hue = self.head(features).split([len(COLOURS) + 1, len(SHAPES) + 1, 2], dim=1)
+        colour, shape, place, hue = self.head(features).split([len(COLOURS) + 1, len(SHAPES) + 1, len(PLACES), 2], dim=1)
         here = target[:, 1] < len(SHAPES)
         angle = target[:, 2] * 2 * math.pi
         hue_loss = F.mse_loss(hue, torch.stack([angle.cos(), angle.sin()], 1))
         weight = torch.where(here, 1.0, 1 / 3)
         losses = [(F.cross_entropy(x, target[:, k].long(), reduction="none") * weight).mean() for k, x in enumerate((colour, shape))]
         right = ((colour.argmax(1) == target[:, 0])[here].float().mean(), (shape.argmax(1) == target[:, 1])[here].float().mean())
-        return sum(losses) + 0.5 * hue_loss, {"colour": right[0].item(), "shape": right[1].item(), "hue_mse": hue_loss.item()}
+        place_loss = F.cross_entropy(place, torch.arange(len(PLACES), device=place.device).repeat(len(place) // len(PLACES)))
+        return sum(losses) + 0.5 * hue_loss + 0.5 * place_loss, {"colour": right[0].item(), "shape": right[1].item(), "hue_mse": hue_loss.item()}
 
 
 def _vision_target(pool: ClipPool, i: int) -> torch.Tensor:

@@ -1,0 +1,41 @@
+"""Many questions answered in batches, with everything the scorers need."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from latentomni.clock import Window
+from latentomni.config import Mode, SamplingSpec
+from latentomni.events import Finished, LatentOpened, LatentStep
+from latentomni.generation import generate
+from latentomni.modeling import Thinker
+from latentomni.processing import add_question, new_sequence
+from latentomni.sequence import ClipFeatures
+
+__all__ = ["Answer", "answer_batches"]
+
+
+@dataclass
+class Answer:
+    """What a model gave for one question: its text, its blocks' windows, and their latents in order, K a block."""
+
+    text: str = ""
+    windows: list[Window] = field(default_factory=list)
+    latents: list[LatentStep] = field(default_factory=list)
+
+
+def answer_batches(thinker: Thinker, asked: list[tuple[ClipFeatures, str]], mode: Mode, batch: int = 24, max_new_tokens: int = 32) -> Iterator[Answer]:
+    """Answer (clip, question) pairs greedily, `batch` rows at a time, in the order given."""
+    for start in range(0, len(asked), batch):
+        rows = []
+        for clip, question in asked[start : start + batch]:
+            rows.append(new_sequence(clip, thinker.spec, thinker.ids, thinker.cached_text))
+            add_question(rows[-1], question, mode, thinker.cached_text)
+        answers = [Answer() for _ in rows]
+        for b, event in generate(thinker, rows, [mode] * len(rows), SamplingSpec(max_new_tokens=max_new_tokens, max_blocks=2)):
+            if isinstance(event, LatentOpened):
+                answers[b].windows.append(event.window)
+            elif isinstance(event, LatentStep):
+                answers[b].latents.append(event)
+            elif isinstance(event, Finished):
+                answers[b].text = event.answer
+        yield from answers

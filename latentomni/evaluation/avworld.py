@@ -1,0 +1,120 @@
+"""The held-out AV World benchmark: a model's own windows and own latents, against enumerated chance and with a modality removed."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from latentomni.avworld import heldout_questions, parse_answer, world_clip
+from latentomni.avworld.questions import FAMILIES, Question
+from latentomni.config import AttentionFlow, Mode
+from latentomni.evaluation.answering import Answer, answer_batches
+from latentomni.events import LatentStep
+from latentomni.evidence import benjamini_hochberg, block_moment
+from latentomni.runtime import Evidence, Runtime
+from latentomni.sequence import ClipFeatures
+
+__all__ = ["evaluate_avworld"]
+
+_CLIP_PX = 448
+
+
+def evaluate_avworld(runtime: Runtime, n: int = 1000, seed: int | None = None, mode: Mode = Mode.LATENT, progress: Callable = lambda items, _: items) -> dict:
+    """Score `n` held-out questions; keys as in the command line's contract. Unanswered counts as wrong."""
+    drawn = heldout_questions(n) if seed is None else heldout_questions(n, seed)
+    worlds = {w.name: w for w, _ in drawn}
+    clips = {name: runtime.thinker.encode_clip(world_clip(w, _CLIP_PX)) for name, w in progress(list(worlds.items()), "clips")}
+    questions = [q for _, q in drawn]
+    features = [clips[w.name] for w, _ in drawn]
+    answers = _answers(runtime, features, questions, mode, progress)
+    silent = _answers(runtime, [_without_audio(f) for f in features], questions, mode, progress)
+    blind = _answers(runtime, [_without_video(f) for f in features], questions, mode, progress)
+    blocks = [len(a.windows) for a in answers]
+    return {
+        "mode": str(mode),
+        "flow": str(AttentionFlow.OPEN if mode is Mode.DIRECT else runtime.spec.flow),
+        "self_fed": mode is Mode.LATENT,
+        "n": len(questions),
+        "blocks_per_answer": round(float(np.mean(blocks)), 4),
+        "least_blocks_per_answer": int(min(blocks)),
+        "accuracy": _accuracy(questions, answers),
+        "chance": _mean([q.chance for q in questions]),
+        "families": {f: _family(f, questions, answers) for f in FAMILIES},
+        "without_audio": {"accuracy": _accuracy(questions, silent), "chance": _mean([q.chance_picture for q in questions])},
+        "without_video": {"accuracy": _accuracy(questions, blind), "chance": _mean([q.chance_sound for q in questions])},
+        "window_iou": _mean([a.windows[0].iou(q.window) if a.windows else 0.0 for q, a in zip(questions, answers, strict=True)]),
+        "evidence": _evidence(runtime, features, questions, answers),
+    }
+
+
+def _answers(runtime: Runtime, features: list[ClipFeatures], questions: list[Question], mode: Mode, progress: Callable) -> list[Answer]:
+    asked = [(f, q.text) for f, q in zip(features, questions, strict=True)]
+    return list(progress(answer_batches(runtime.thinker, asked, mode), "answers"))
+
+
+def _without_audio(features: ClipFeatures) -> ClipFeatures:
+    return replace(features, audio=features.audio[:0], audio_times_s=features.audio_times_s[:0])
+
+
+def _without_video(features: ClipFeatures) -> ClipFeatures:
+    return replace(features, visual=features.visual[:0], visual_times_s=np.zeros(0), visual_end_s=np.zeros(0), grid=(1, 1))
+
+
+def _mean(values: list[float]) -> float | None:
+    return round(float(np.mean(values)), 4) if len(values) else None
+
+
+def _right(question: Question, answer: Answer) -> bool:
+    return parse_answer(question.family, answer.text) == question.answer
+
+
+def _accuracy(questions: list[Question], answers: list[Answer]) -> float | None:
+    return _mean([_right(q, a) for q, a in zip(questions, answers, strict=True)])
+
+
+def _family(family: str, questions: list[Question], answers: list[Answer]) -> dict:
+    pairs = [(q, a) for q, a in zip(questions, answers, strict=True) if q.family == family]
+    return {"accuracy": _mean([_right(q, a) for q, a in pairs]), "chance": _mean([q.chance for q, _ in pairs]), "n": len(pairs)}
+
+
+def _evidence(runtime: Runtime, features: list[ClipFeatures], questions: list[Question], answers: list[Answer]) -> dict | None:
+    """Where the first block's latents find themselves in the whole clip: own latents, another clip's, random vectors.
+
+    A hit: the moment most latents of a modality match best lies in the true window. Called evidence: corrected p <= 0.05.
+    """
+    kept = [i for i, a in enumerate(answers) if a.latents]
+    if not kept:
+        return None
+    k, rng = runtime.spec.n_latents, np.random.default_rng(0)
+    scores: dict[str, list[float]] = {}
+    evidence: dict[int, Evidence] = {}
+    for place, i in enumerate(kept):
+        bank = evidence.setdefault(id(features[i]), Evidence(features[i], runtime.donors))
+        own = answers[i].latents[:k]
+        donor = next(j for j in kept[place + 1 :] + kept if features[j] is not features[i])
+        noise = [replace(s, vector=rng.normal(size=s.vector.shape).astype(np.float32)) for s in own]
+        for who, steps in (("own", own), ("other_clip", answers[donor].latents[:k]), ("random", noise)):
+            _score_block(who, [bank.of(s) for s in steps], questions[i], scores)
+    shares = [q.window.duration_s / f.duration_s for q, f in zip(questions, features, strict=True)]
+    mean = {name: _mean(values) for name, values in scores.items()}
+    return {
+        "visual_hit": mean["own_visual"],
+        "audio_hit": mean["own_audio"],
+        "window_share": _mean(shares),
+        "random_hit": {m: mean[f"random_{m}"] for m in ("visual", "audio")},
+        "other_clip_hit": {m: mean[f"other_clip_{m}"] for m in ("visual", "audio")},
+        "own_called_evidence": {m: mean.get(f"own_called_{m}") for m in ("visual", "audio")},
+        "other_clip_called_evidence": {m: mean.get(f"other_clip_called_{m}") for m in ("visual", "audio")},
+    }
+
+
+def _score_block(who: str, steps: list[LatentStep], question: Question, scores: dict[str, list[float]]) -> None:
+    p = [s.p for s in steps]
+    corrected = benjamini_hochberg(p) if None not in p else None
+    for modality in ("visual", "audio"):
+        chosen = [s for s in steps if s.modality == modality]
+        span = block_moment([s.matches for s in chosen])
+        scores.setdefault(f"{who}_{modality}", []).append(span is not None and question.window.contains((span[0] + span[1]) / 2))
+        if corrected is not None:
+            called = [corrected[i] <= 0.05 for i, s in enumerate(steps) if s.modality == modality]
+            scores.setdefault(f"{who}_called_{modality}", []).extend(called)
