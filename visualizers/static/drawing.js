@@ -100,7 +100,8 @@ class ClipMedia {
   region(match) { // the frame, all but the matched cell dimmed
     const [top, left, bottom, right] = match.box;
     const isWhole = bottom - top > 0.99 && right - left > 0.99;
-    return [this.image((match.start_s + match.end_s) / 2 - 1e-3), el("span", isWhole ? "" : "li-box", {style: box(match.box)})];
+    const image = this.image((match.start_s + match.end_s) / 2 - 1e-3);
+    return [image, el("span", isWhole ? "" : "li-box", {style: box(match.box)})];
   }
 
   slice({start_s, end_s}) { // the sound around the moment, the moment itself in full colour

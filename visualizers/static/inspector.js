@@ -3,9 +3,9 @@
    const inspector = LatentInspector.mount(element, {player: "video", theme: "host"});
    inspector.update(view);    any number of times; a view without media keeps the pictures and sound of the same clip
 
-   player: selector of the <video> or <audio> to seek, looked up whenever it is needed. theme: "auto" follows the system, "host" a
-   `.dark` ancestor. parts: which parts, of "stage" (a still picture), "answer", "timeline" and "blocks", in order. The element
-   sends "latent-select" events with {block, slot, start_s}. */
+   player: selector of the <video> or <audio> to seek, looked up whenever it is needed. theme: "auto" follows the
+   system, "host" a `.dark` ancestor. parts: which parts, of "stage" (a still picture), "answer", "timeline" and
+   "blocks", in order. The element sends "latent-select" events with {block, slot, start_s}. */
 
 class Inspector {
   constructor(root, {player = null, theme = "auto", parts = ["answer", "timeline", "blocks"]} = {}) {
@@ -19,7 +19,10 @@ class Inspector {
 
   build(part) {
     if (part === "timeline") return (this.timeline = new Timeline((seconds) => this.seek(seconds))).node;
-    if (part === "stage") return (this.stage = el("div", "li-stage", {role: "img", "aria-label": "the picture at the current time"}, el("img", "", {alt: ""})));
+    if (part === "stage") {
+      this.stage = el("div", "li-stage", {}, el("img", "", {alt: "the picture at the current time"}));
+      return this.stage;
+    }
     if (part === "answer") {
       this.text = el("p", "li-text", {"aria-live": "polite"});
       return el("section", "li-card", {"aria-label": "answer"}, this.text);
@@ -59,7 +62,8 @@ class Inspector {
     if (view.media) this.media = new ClipMedia(view.media, view.clip.duration_s);
     const last = Math.max(0, view.blocks.length - 1);
     if (!view.blocks[this.selected?.block]?.latents[this.selected?.slot]) this.selected = null;
-    if (isOther || this.block > last || (!this.selected && view.blocks.length !== this.view?.blocks.length)) this.block = last;
+    const isNews = !this.selected && view.blocks.length !== this.view?.blocks.length;
+    if (isOther || isNews || this.block > last) this.block = last;
     this.view = view;
     this.strips?.update(view, this.media);
     this.show(this.block);
@@ -82,15 +86,17 @@ class Inspector {
     const {pieces, running, blocks} = this.view;
     const wanted = 2 * pieces.length - 1; // text, chip, text, chip, text
     while (this.text.childNodes.length > wanted) this.text.lastChild.remove();
+    const signs = () => [el("i"), el("i"), el("span")];
+    const chip = (block) => el("button", "li-chip", {type: "button", "data-block": block}, ...signs());
     for (let i = this.text.childNodes.length; i < wanted; i++) {
-      this.text.append(i % 2 ? el("button", "li-chip", {type: "button", "data-block": (i - 1) / 2}, el("i"), el("i"), el("span")) : document.createTextNode(""));
+      this.text.append(i % 2 ? chip((i - 1) / 2) : document.createTextNode(""));
     }
     pieces.forEach((piece, i) => setText(this.text.childNodes[2 * i], piece));
     blocks.forEach((block, b) => {
-      const chip = this.text.childNodes[2 * b + 1];
-      setText(chip.lastChild, span(...block.window));
-      chip.setAttribute("aria-label", `latent block ${b + 1}, window ${span(...block.window)}`);
-      chip.setAttribute("aria-current", b === this.block);
+      const shown = this.text.childNodes[2 * b + 1];
+      setText(shown.lastChild, span(...block.window));
+      shown.setAttribute("aria-label", `latent block ${b + 1}, window ${span(...block.window)}`);
+      shown.setAttribute("aria-current", b === this.block);
     });
     this.text.classList.toggle("li-running", running);
   }
@@ -104,7 +110,8 @@ class Inspector {
     if (drawn === this.detail.drawn) return;
     this.detail.drawn = drawn;
     this.detail.parentNode.classList.toggle("is-bare", !this.view.blocks.length && !this.view.running);
-    this.detail.replaceChildren(...(latent ? this.facts(latent, this.selected.slot, block) : [el("p", "li-empty", {}, hint)]));
+    const facts = latent ? this.facts(latent, this.selected.slot, block) : [el("p", "li-empty", {}, hint)];
+    this.detail.replaceChildren(...facts);
   }
 
   facts(latent, slot, block) {
@@ -115,12 +122,22 @@ class Inspector {
     if (!best) return [small];
     const picture = el("div", "li-view", {"data-modality": modality}, ...(this.media?.moment(modality, best) ?? []));
     if (modality === "visual") picture.style.aspectRatio = this.media?.aspect ?? 16 / 9;
-    const go = (m) => el("button", "", {type: "button", "data-seek": m.start_s, "aria-label": `rank ${m.rank}, ${span(m.start_s, m.end_s)}, score ${m.score.toFixed(2)}; go there`},
-      el("span", "li-muted", {}, m.rank), this.media?.sign(modality, m) ?? "", el("span", "", {}, span(m.start_s, m.end_s)), el("span", "li-muted", {}, m.score.toFixed(2)));
-    const play = el("button", "li-play", {type: "button", "data-play": `${best.start_s} ${best.end_s}`}, "Play this moment");
-    return [picture, el("p", "li-said", {}, "Most similar to ", el("b", "", {"data-modality": modality}, span(best.start_s, best.end_s))), small,
-      ...(this.element ? [play] : []),
-      el("ol", "li-ranks", {"aria-label": "nearest moments"}, ...matches.map((m) => el("li", "", {}, go(m)))), note];
+    const time = el("b", "", {"data-modality": modality}, span(best.start_s, best.end_s));
+    const said = el("p", "li-said", {}, "Most similar to ", time);
+    const played = `${best.start_s} ${best.end_s}`;
+    const play = el("button", "li-play", {type: "button", "data-play": played}, "Play this moment");
+    const ranks = el("ol", "li-ranks", {"aria-label": "nearest moments"});
+    ranks.append(...matches.map((match) => this.rank(modality, match)));
+    return [picture, said, small, ...(this.element ? [play] : []), ranks, note];
+  }
+
+  rank(modality, match) { // a line of the list of nearest moments
+    const {rank, start_s: start, end_s: end} = match;
+    const score = match.score.toFixed(2);
+    const label = `rank ${rank}, ${span(start, end)}, score ${score}; go there`;
+    return el("li", "", {}, el("button", "", {type: "button", "data-seek": start, "aria-label": label},
+      el("span", "li-muted", {}, rank), this.media?.sign(modality, match) ?? "", el("span", "", {}, span(start, end)),
+      el("span", "li-muted", {}, score)));
   }
 
   /* ---- selection ---- */

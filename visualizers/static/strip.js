@@ -1,4 +1,8 @@
-/* The cells of the latent blocks. All cells of a block are there, empty, as soon as it opens, so nothing moves later. */
+/* The cells of the latent blocks. All cells of a block are there, empty, as soon as it opens: nothing moves later. */
+
+const STEPS = {
+  ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], Home: [-Infinity, 0], End: [Infinity, 0],
+};
 
 class Strips {
   constructor() {
@@ -19,17 +23,22 @@ class Strips {
   build(b) {
     const [instants, rows, columns] = this.view.grid;
     const visual = instants * rows * columns;
-    const cells = Array.from({length: visual + instants}, (_, slot) => el("button", "li-cell", {type: "button", "aria-pressed": "false",
-      "data-modality": slot < visual ? "visual" : "audio", "data-block": b, "data-slot": slot}));
+    const cells = Array.from({length: visual + instants}, (_, slot) => {
+      const modality = slot < visual ? "visual" : "audio";
+      const data = {"data-modality": modality, "data-block": b, "data-slot": slot};
+      return el("button", "li-cell", {type: "button", "aria-pressed": "false", ...data});
+    });
     const times = Array.from({length: instants}, () => el("time"));
     const across = instants % 3 === 0 && instants % 4 ? 3 : Math.min(4, instants);
-    const strip = el("div", "li-grid", {role: "group", style: `grid-template-columns:repeat(${across},minmax(0,1fr))`, "aria-label": `latents of block ${b + 1}; arrow keys move, Enter goes to the moment`},
+    const equal = (count) => `grid-template-columns:repeat(${count},minmax(0,1fr))`;
+    const label = `latents of block ${b + 1}; arrow keys move, Enter goes to the moment`;
+    const strip = el("div", "li-grid", {role: "group", style: equal(across), "aria-label": label},
       ...times.map((time, i) => el("div", "li-instant", {}, time,
-        el("div", "li-pictures", {style: `grid-template-columns:repeat(${columns},minmax(0,1fr))`},
-          ...cells.slice(i * rows * columns, (i + 1) * rows * columns)), cells[visual + i])));
+        el("div", "li-pictures", {style: equal(columns)}, ...cells.slice(i * rows * columns, (i + 1) * rows * columns)),
+        cells[visual + i])));
     const [state, facts] = [el("span", "li-small li-muted"), el("p", "li-facts")];
-    const node = el("article", "li-card li-block", {"aria-label": `latent block ${b + 1}`},
-      el("header", "", {}, el("h3", "", {}, `Latent block ${b + 1}`), state), facts, strip);
+    const title = el("header", "", {}, el("h3", "", {}, `Latent block ${b + 1}`), state);
+    const node = el("article", "li-card li-block", {"aria-label": `latent block ${b + 1}`}, title, facts, strip);
     this.node.append(node);
     return {node, cells, state, facts, times};
   }
@@ -38,10 +47,12 @@ class Strips {
     const {latents, window: [start, end]} = block;
     const isOpen = !block.closed && this.view.running;
     const tested = latents.filter((z) => z.p !== null);
+    const found = tested.filter((z) => z.evidence).length;
     if (isOpen) setText(shown.state, `computing ${latents.length} of ${shown.cells.length}`);
     else if (!this.view.has_null) setText(shown.state, "ranks only: this model has no null");
-    else setText(shown.state, `${tested.filter((z) => z.evidence).length} of ${tested.length} stand out from other clips (p ≤ 0.05)`);
-    shown.facts.replaceChildren(el("span", "", {}, `Window ${span(start, end)}, ${block.source}`), ...this.majority(block.moments));
+    else setText(shown.state, `${found} of ${tested.length} stand out from other clips (p ≤ 0.05)`);
+    const stated = el("span", "", {}, `Window ${span(start, end)}, ${block.source}`);
+    shown.facts.replaceChildren(stated, ...this.majority(block.moments));
     shown.times.forEach((time, i) => setText(time, clock(start + ((end - start) * (i + 0.5)) / shown.times.length)));
     shown.cells.forEach((cell, slot) => {
       if (cell.dataset.modality === "visual") cell.style.aspectRatio = this.media?.aspect ?? 16 / 9;
@@ -54,8 +65,11 @@ class Strips {
   majority(moments) {
     const {clip, running} = this.view;
     const has = {visual: clip.has_picture, audio: clip.has_sound};
-    return [["visual", "Pictures"], ["audio", "Sounds"]].filter(([modality]) => moments[modality] || (running && has[modality])).map(([modality, name]) =>
-      el("span", "", {}, `${name} mostly similar to `, el("b", "", {"data-modality": modality}, moments[modality] ? span(...moments[modality]) : "…")));
+    const rows = [["visual", "Pictures"], ["audio", "Sounds"]];
+    return rows.filter(([modality]) => moments[modality] || (running && has[modality])).map(([modality, name]) => {
+      const time = moments[modality] ? span(...moments[modality]) : "…";
+      return el("span", "", {}, `${name} mostly similar to `, el("b", "", {"data-modality": modality}, time));
+    });
   }
 
   drawCell(cell, latent, slot, block) {
@@ -68,7 +82,8 @@ class Strips {
     cell.classList.toggle("is-none", isNone);
     cell.classList.toggle("is-unsure", latent?.evidence === null);
     cell.setAttribute("aria-disabled", !latent);
-    cell.setAttribute("aria-label", latent ? describe(latent, slot, block).join(", ") : `latent ${slot + 1}, not computed yet`);
+    const label = latent ? describe(latent, slot, block).join(", ") : `latent ${slot + 1}, not computed yet`;
+    cell.setAttribute("aria-label", label);
     cell.replaceChildren(...(best && this.media ? this.media.moment(latent.modality, best) : []));
     const nothing = cell.dataset.modality === "visual" ? "no picture" : "no sound";
     if (latent) cell.append(el("small", "", {}, !best ? nothing : isNone ? "no evidence" : clock(best.start_s)));
@@ -90,24 +105,26 @@ class Strips {
   }
 
   neighbour(slot, key) { // instants lie side by side, the sound below the pictures
-    const [dx, dy] = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], Home: [-Infinity, 0], End: [Infinity, 0]}[key] ?? [];
-    if (dx === undefined) return null;
+    if (!STEPS[key]) return null;
+    const [dx, dy] = STEPS[key];
     const [instants, rows, columns] = this.view.grid;
-    const visual = instants * rows * columns;
+    const pictures = rows * columns;
+    const visual = instants * pictures;
     const within = (value, count) => Math.min(count - 1, Math.max(0, value));
     const isAudio = slot >= visual;
-    const [instant, rest] = isAudio ? [slot - visual, rows * columns] : [Math.floor(slot / (rows * columns)), slot % (rows * columns)];
+    const [instant, rest] = isAudio ? [slot - visual, pictures] : [Math.floor(slot / pictures), slot % pictures];
     const row = within(Math.floor(rest / columns) + dy, rows + 1);
     if (row === rows) return visual + within(instant + (isAudio ? dx : 0), instants);
     const across = within(instant * columns + (isAudio ? 0 : rest % columns) + (isAudio ? 0 : dx), instants * columns);
-    return Math.floor(across / columns) * rows * columns + row * columns + (across % columns);
+    return Math.floor(across / columns) * pictures + row * columns + (across % columns);
   }
 
   setTime(seconds, isPlaying) { // cells whose moment is heard and seen now
     this.view.blocks.forEach((block, b) => this.blocks[b].cells.forEach((cell, slot) => {
       const latent = block.latents[slot];
       const best = latent?.evidence === false ? null : latent?.matches[0];
-      cell.classList.toggle("is-playing", Boolean(isPlaying && best && best.start_s - 1e-3 <= seconds && seconds < best.end_s - 1e-3));
+      const isNow = isPlaying && best && best.start_s - 1e-3 <= seconds && seconds < best.end_s - 1e-3;
+      cell.classList.toggle("is-playing", Boolean(isNow));
     }));
   }
 }

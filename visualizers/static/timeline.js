@@ -1,7 +1,8 @@
 /* The clip's clock: frames, sound, stated windows, and each latent's stated time joined to the time of its evidence. */
 
 const TRACK = {film: 52, wave: 40, gap: 8, dots: 76, links: 34, ticks: 20, dot: 10};
-const TICK_STEPS = [0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 3600];
+const SEEK_STEPS_S = {ArrowLeft: -0.5, ArrowDown: -0.5, ArrowRight: 0.5, ArrowUp: 0.5, Home: -Infinity, End: Infinity};
+const TICK_STEPS_S = [0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 3600];
 
 class Timeline {
   constructor(onSeek) {
@@ -42,9 +43,11 @@ class Timeline {
       this.track.setPointerCapture(event.pointerId);
       scrub(event);
     });
-    this.track.addEventListener("pointermove", (event) => this.track.hasPointerCapture(event.pointerId) && scrub(event));
+    this.track.addEventListener("pointermove", (event) => {
+      if (this.track.hasPointerCapture(event.pointerId)) scrub(event);
+    });
     this.playhead.addEventListener("keydown", (event) => {
-      const step = {ArrowLeft: -0.5, ArrowDown: -0.5, ArrowRight: 0.5, ArrowUp: 0.5, Home: -Infinity, End: Infinity}[event.key];
+      const step = SEEK_STEPS_S[event.key];
       if (step === undefined) return;
       event.preventDefault();
       onSeek(this.time + step);
@@ -88,14 +91,20 @@ class Timeline {
 
   drawClip(width) { // what stays the same during a run: frames, sound, ticks
     const {clip} = this.view;
-    const frames = this.media?.thumbnails.length ? Math.max(1, Math.round(width / (TRACK.film * this.media.aspect))) : 0;
-    this.film.replaceChildren(...Array.from({length: frames}, (_, i) => this.media.image(((i + 0.5) / frames) * clip.duration_s)));
-    if (!clip.has_picture) this.film.append(el("span", "li-nothing", {}, "no picture"));
-    this.wave.replaceChildren(clip.has_sound ? this.waveform(width, clip.duration_s) : el("span", "li-nothing", {}, "no sound"));
-    const step = TICK_STEPS.find((s) => this.x(s) >= 52) ?? 7200;
+    const nothing = (text) => el("span", "li-nothing", {}, text);
+    this.film.replaceChildren(...(clip.has_picture ? this.frames(width, clip.duration_s) : [nothing("no picture")]));
+    this.wave.replaceChildren(clip.has_sound ? this.waveform(width, clip.duration_s) : nothing("no sound"));
+    const step = TICK_STEPS_S.find((s) => this.x(s) >= 52) ?? 7200;
     const times = Array.from({length: Math.floor(clip.duration_s / step + 1e-6) + 1}, (_, i) => i * step);
     const text = (s) => (s < 60 && step >= 1 ? `${s} s` : clock(s));
-    this.ticks.replaceChildren(...times.filter((s) => this.x(s) < width - 10).map((s) => el("span", "", {style: `left:${this.x(s)}px`}, text(s))));
+    const shown = times.filter((s) => this.x(s) < width - 10);
+    this.ticks.replaceChildren(...shown.map((s) => el("span", "", {style: `left:${this.x(s)}px`}, text(s))));
+  }
+
+  frames(width, duration) {
+    if (!this.media) return [];
+    const count = Math.max(1, Math.round(width / (TRACK.film * this.media.aspect)));
+    return Array.from({length: count}, (_, i) => this.media.image(((i + 0.5) / count) * duration));
   }
 
   waveform(width, duration) {
@@ -109,22 +118,24 @@ class Timeline {
   drawWindows() {
     this.windows.replaceChildren(...this.view.blocks.map(({window: [start, end]}, b) => {
       const top = b === this.block ? 0 : this.tops.stated;
-      const style = `left:${this.x(start)}px;width:${Math.max(2, this.x(end) - this.x(start))}px;top:${top}px;height:${this.tops.ticks - top}px`;
-      return el("div", `li-window${b === this.block ? " is-active" : ""}`, {style});
+      const across = `left:${this.x(start)}px;width:${Math.max(2, this.x(end) - this.x(start))}px`;
+      const down = `top:${top}px;height:${this.tops.ticks - top}px`;
+      return el("div", `li-window${b === this.block ? " is-active" : ""}`, {style: `${across};${down}`});
     }));
   }
 
   drawLegend() {
-    const key = (modality, kind, text) => el("span", "", {}, el("i", `li-key ${kind}`, {"data-modality": modality}), text);
-    const keys = [key("visual", "", "visual latent"), key("audio", "", "audio latent"), key("", "is-window", "stated window")];
-    if (this.view.has_null) keys.push(key("", "is-none", "no evidence (p > 0.05)"));
-    this.legend.replaceChildren(...keys);
+    const keys = [["visual", "", "visual latent"], ["audio", "", "audio latent"], ["", "is-window", "stated window"]];
+    if (this.view.has_null) keys.push(["", "is-none", "no evidence (p > 0.05)"]);
+    this.legend.replaceChildren(...keys.map(([modality, kind, text]) =>
+      el("span", "", {}, el("i", `li-key ${kind}`, {"data-modality": modality}), text)));
   }
 
   drawMarks() {
     const latents = this.view.blocks[this.block]?.latents ?? [];
     const stated = this.places(this.tops.stated, latents, (z) => z.time_s);
-    const evidence = this.places(this.tops.evidence, latents, (z) => (z.matches[0] ? (z.matches[0].start_s + z.matches[0].end_s) / 2 : null));
+    const middle = (match) => (match ? (match.start_s + match.end_s) / 2 : null);
+    const evidence = this.places(this.tops.evidence, latents, (z) => middle(z.matches[0]));
     const [dots, links] = [[], []];
     latents.forEach((z, slot) => {
       const none = z.evidence === false || !z.matches.length ? " is-none" : "";
@@ -135,7 +146,8 @@ class Timeline {
       if (!evidence[slot]) return;
       const [[x0, y0], [x1, y1]] = [stated[slot], evidence[slot]];
       const bend = (y1 - y0) * 0.45;
-      links.push(svg("path", {class: none, ...data, d: `M${x0} ${y0 + 5}C${x0} ${y0 + bend} ${x1} ${y1 - bend} ${x1} ${y1 - 5}`}));
+      const curve = `M${x0} ${y0 + 5}C${x0} ${y0 + bend} ${x1} ${y1 - bend} ${x1} ${y1 - 5}`;
+      links.push(svg("path", {class: none, ...data, d: curve}));
     });
     this.marks.replaceChildren(...dots);
     this.links.replaceChildren(...links);
@@ -157,7 +169,8 @@ class Timeline {
       const columns = Math.ceil(slots.length / rows);
       slots.forEach((slot, i) => {
         const left = this.x(seconds(latents[slot])) + (Math.floor(i / rows) - (columns - 1) / 2) * (TRACK.dot + 1);
-        places[slot] = [Math.max(5, Math.min(this.track.clientWidth - 5, left)), top + 10 + above + (i % rows) * TRACK.dot];
+        const inside = Math.max(5, Math.min(this.track.clientWidth - 5, left));
+        places[slot] = [inside, top + 10 + above + (i % rows) * TRACK.dot];
       });
     }
     return places;
