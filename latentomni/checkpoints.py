@@ -106,18 +106,28 @@ def load(name: str = "nano", *, device: str | None = None, dtype: torch.dtype | 
     folder = NANO_DIR if name == "nano" else Path(name)
     if not (folder / _SETTINGS).is_file():
         raise CheckpointError(f"'{name}' is no LatentOmni checkpoint: expected 'nano' or a folder that holds {_SETTINGS}.")
+    try:
+        return _load(folder, device, dtype)
+    except Exception as error:  # what is wrong with a file is told by three libraries, the tokenizer's raises nothing narrower
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(f"The checkpoint '{name}' cannot be loaded ({reason}); train or download it again.") from error
+
+
+def _load(folder: Path, device: str | None, dtype: torch.dtype | None) -> Thinker:
+    settings = json.loads((folder / _SETTINGS).read_text())
+    absent = [key for key in ("latent", "video", "mel_bins", "name", "weights") if key not in settings]
+    if absent:
+        raise ValueError(f"{_SETTINGS} lacks {', '.join(absent)}")
+    spec, video = LatentSpec.from_dict(settings["latent"]), VideoSpec(**settings["video"])
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or (torch.bfloat16 if device == "cuda" else torch.float32)
-    try:
-        settings = json.loads((folder / _SETTINGS).read_text())
-        spec, video = LatentSpec.from_dict(settings["latent"]), VideoSpec(**settings["video"])
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-        model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(folder, dtype=dtype).to(device).eval()
-        head = _load_head(folder, model.config.text_config.hidden_size) if spec.has_head else None
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"The checkpoint '{name}' cannot be loaded ({error}); train or download it again.") from error
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model, report = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
+    if report["missing_keys"]:  # the library would fill them with random numbers
+        raise ValueError(f"{len(report['missing_keys'])} weights are missing, such as {min(report['missing_keys'])}")
+    head = _load_head(folder, model.config.text_config.hidden_size).to(device) if spec.has_head else None
     mel = WhisperFeatureExtractor(feature_size=settings["mel_bins"])
-    return Thinker(model, tokenizer, mel, spec, video, head.to(device) if head else None, settings["name"], settings["weights"])
+    return Thinker(model.to(device).eval(), tokenizer, mel, spec, video, head, settings["name"], settings["weights"])
 
 
 def _load_head(folder: Path, hidden: int) -> torch.nn.Linear:
