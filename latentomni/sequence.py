@@ -101,6 +101,7 @@ class Sequence:
     def add_media(self, clip: ClipFeatures, chunk_s: float = 2.0) -> None:
         """Append a clip as Qwen2.5-Omni lays it out: both opening brackets on one id, chunks of `chunk_s` seconds
         (video, then audio of the same span), both closing brackets on one id."""
+        self.clip = clip
         n_times, n_audio = len(clip.visual_times_s), len(clip.audio_times_s)
         cells = np.array([(r, c) for r in range(clip.grid[0]) for c in range(clip.grid[1])], dtype=np.int64)
         times = np.concatenate([np.repeat(clip.visual_times_s, len(cells)), clip.audio_times_s])
@@ -117,7 +118,6 @@ class Sequence:
                      sources=order.tolist())  # fmt: skip
         closing, self.builder = self.builder.text(1)
         self._extend([e for _, e in reversed(brackets)], Kind.MEDIA, np.repeat(closing, len(brackets), axis=1))
-        self.clip = clip
 
     def begin_turn(self, flow: AttentionFlow, *, isolated: bool = False) -> None:
         """Start the next question. `isolated` (packing): it stands right behind the shared prefix, blind to other turns."""
