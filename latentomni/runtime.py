@@ -20,7 +20,7 @@ from latentomni.processing import add_question, check_question, new_sequence
 from latentomni.sequence import ClipFeatures, Sequence
 from latentomni.trace import Trace
 
-__all__ = ["Evidence", "Runtime", "audio_moments", "visual_moments"]
+__all__ = ["DONORS_FILE", "Evidence", "Runtime", "audio_moments", "visual_moments"]
 
 DONORS_FILE = "donors.safetensors"
 _AUDIO_MOMENT_S = 0.5

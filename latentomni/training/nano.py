@@ -18,6 +18,8 @@ from latentomni import checkpoints
 from latentomni.avworld import questions, sample_world
 from latentomni.avworld.truth import narration
 from latentomni.modeling import Thinker
+from latentomni.runtime import DONORS_FILE
+from latentomni.training.donors import build_donors
 from latentomni.training.examples import build_example, choose
 from latentomni.training.losses import batch_losses, make_batch, self_fed_latents
 from latentomni.training.pool import ClipPool
@@ -55,8 +57,8 @@ class NanoRecipe:
     stages: tuple[Stage, ...] = (
         Stage("vision", 500, 16, 2e-3),
         Stage("audio", 250, 16, 2e-3),
-        Stage("narrate", 250, 16, 1e-3, narrate=1.0),
-        Stage("blocks", 800, 8, 1e-3, latent=6, direct=1, narrate=0.25, noise=0.1),
+        Stage("narrate", 300, 8, 1e-3, latent=4, narrate=1.0, noise=0.1),
+        Stage("blocks", 600, 8, 1e-3, latent=6, direct=1, narrate=0.2, noise=0.1),
         Stage("feedback", 400, 8, 1e-3, latent=6, direct=1, self_fed=0.85, noise=0.1),
     )
 
@@ -124,6 +126,7 @@ def train_nano(out: Path, recipe: NanoRecipe | None = None, *, resume: bool = Fa
         run.stage, run.step, run.optimizer_state = run.stage + 1, 0, None
         run.save(None)
     checkpoints.save(run.thinker, out / "checkpoint")
+    build_donors(checkpoints.load(str(out / "checkpoint"))).save(out / "checkpoint" / DONORS_FILE)
     steps = sum(s.steps for s in recipe.stages)
     return {"steps": steps, "losses": losses, "checkpoint": str(out / "checkpoint"), "train_seconds": round(run.seconds, 1)}
 
