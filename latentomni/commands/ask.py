@@ -1,0 +1,53 @@
+"""`ask`: one answer about a clip, streamed, with a line per latent block."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from latentomni.commands.arguments import add_command, add_model, new_file, positive
+from latentomni.commands.summary import block_line, summarise
+from latentomni.config import Mode, SamplingSpec
+from latentomni.events import LatentClosed, TextDelta
+from latentomni.trace import Trace
+
+__all__ = ["add_to"]
+
+
+def add_to(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "ask",
+        _run,
+        "Ask a model about a clip and watch the answer and its latents stream.",
+        'ask examples/clips/bell.mp4 "What colour is the object when the bell plays?"',
+        'ask clip.mp4 "What sounds while the red circle is shown?" --trace run.zip --json',
+    )
+    parser.add_argument("clip", metavar="CLIP", help="a video or sound file")
+    parser.add_argument("question", metavar="QUESTION")
+    add_model(parser)
+    parser.add_argument("--mode", choices=[str(mode) for mode in Mode], default=str(Mode.LATENT), help="default: latent")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--max-new-tokens", type=positive, default=SamplingSpec.max_new_tokens, metavar="N", help="default: %(default)s")
+    parser.add_argument("--trace", type=new_file, metavar="FILE", help="record the run here, for `inspect` and the app")
+
+
+def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
+    from latentomni.runtime import Runtime
+
+    sampling = SamplingSpec(seed=args.seed, max_new_tokens=args.max_new_tokens)
+    runtime = Runtime.load(args.model)
+    events = runtime.stream(runtime.read(args.clip), args.question, args.mode, sampling)
+    trace = Trace.from_events([next(events)])
+    for event in events:
+        trace = trace.after(event)
+        if isinstance(event, TextDelta):
+            say(event.text, end="")
+        elif isinstance(event, LatentClosed):
+            say(f"\n  {block_line(trace.blocks[event.block])}")
+    say()
+    for notice in (*trace.clip.notices, *trace.notices):
+        say(notice)
+    if args.trace:
+        trace.save(args.trace)
+        say(f"The run is recorded in {args.trace}.")
+    return {**summarise(trace), "device": str(runtime.thinker.device)}

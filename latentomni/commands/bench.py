@@ -1,0 +1,51 @@
+"""`bench`: what this code costs beside its peers."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from latentomni.commands.arguments import add_command, add_model, positive
+
+__all__ = ["add_to"]
+
+
+def add_to(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "bench",
+        _run,
+        "Measure this code beside its peers, in one interleaved run each; a ratio is ours / peer.",
+        "bench decode media --json",
+        "bench decode --model runs/nano/checkpoint --n 20",
+    )
+    parser.add_argument("names", metavar="NAME", nargs="+", choices=list(_BENCHES), help=" or ".join(_BENCHES))
+    add_model(parser)
+    parser.add_argument("--n", type=positive, help="repeats; default: the benchmark's own")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+
+
+def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
+    repeats = {} if args.n is None else {"repeats": args.n}
+    about: dict[str, Any] = {"device": "cpu"}
+    figures = {name: _BENCHES[name](args, repeats, about) for name in dict.fromkeys(args.names)}
+    for name, values in figures.items():
+        say(f"{name}: ours {values['ours']:.4g}, peer {values['peer']:.4g}, ratio {values['ratio']:.3f} ({values['shape']})")
+    return {**figures, **about, "seed": args.seed}
+
+
+def _decode(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
+    from latentomni.bench.decode import bench_decode
+    from latentomni.runtime import Runtime
+
+    runtime = Runtime.load(args.model)
+    about.update(model=runtime.thinker.name, weights=runtime.thinker.weights, device=str(runtime.thinker.device))
+    return bench_decode(runtime, seed=args.seed, **repeats)
+
+
+def _media(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
+    from latentomni.bench.media import bench_media
+
+    return bench_media(seed=args.seed, **repeats)
+
+
+_BENCHES: dict[str, Callable[..., dict[str, Any]]] = {"decode": _decode, "media": _media}
