@@ -1,0 +1,1 @@
+"""The web app: `ui` lays the page out, `handlers` turn events into component values, `copy` holds every text."""

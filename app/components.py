@@ -1,0 +1,54 @@
+"""Own components: gr.HTML with a fixed frame, drawn by `components.js` from plain values, never from HTML that a visitor wrote."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from visualizers.page import component_css, component_js
+
+__all__ = ["Conversation", "Examples", "Inspector", "Player", "Status", "Suggestions", "page_head"]
+
+
+def page_head() -> str:
+    """What these components need in the page's head: the inspector, then our own drawing; all of it inline."""
+    own = Path(__file__).with_name("components.js").read_text(encoding="utf-8")
+    return f"<style>{component_css()}</style><script>{component_js()}</script><script>{own}</script>"
+
+
+class _Drawn(gr.HTML):
+    """A component whose value is JSON; the function of the class's name in `components.js` draws it."""
+
+    def __init__(self, value: Any = None, **settings: Any) -> None:
+        name = type(self).__name__.lower()
+        super().__init__(
+            value,
+            html_template=f'<div class="lo-{name}"></div>',
+            js_on_load=f'LatentOmniApp.mount("{name}", element, props, watch, (data) => trigger("select", data));',
+            apply_default_css=False,
+            **settings,
+        )
+
+
+class Inspector(_Drawn):
+    """The answer, its latents and the clip's clock; value: `visualizers.view.view(trace, media=False)`, or None."""
+
+
+class Player(_Drawn):
+    """The clip; value: of `clips.player_of_file` or `player_of_trace`. Keeps the pictures and the sound curve for the inspector."""
+
+
+class Examples(_Drawn):
+    """Cards of recorded examples; value: `gallery.cards()`. Event: select {index}."""
+
+
+class Conversation(_Drawn):
+    """Questions and answers so far, and what must be said about the one shown. Event: select {index}."""
+
+
+class Suggestions(_Drawn):
+    """Questions that this clip can answer, a list. Event: select {index}."""
+
+
+class Status(_Drawn):
+    """One sentence about what is going on; value: {"text", "kind": "done" | "busy" | "error"}."""

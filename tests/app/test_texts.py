@@ -1,0 +1,61 @@
+"""What the page says about a model and an answer, and how the app is started."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from app import copy
+from app.settings import Settings
+from latentomni.events import ClipRecord, Finished, Moments, Started
+from latentomni.trace import Trace
+
+
+@pytest.fixture
+def trace():
+    nothing = Moments(np.zeros(0), np.zeros(0), np.zeros((0, 4)), np.zeros((0, 4), np.float32))
+    clip = ClipRecord("a.mp4", "ab" * 32, 2.0, (), np.zeros(0), None, ("This clip has no sound track.",))
+    spec = {"instants": 1, "rows": 1, "columns": 1}
+    started = Started("Why?", "direct", "open", "nano", "nano", spec, {}, clip, nothing, nothing, 9, False)
+    return Trace.from_events(
+        [started, Finished("length", "So.", 3, 0.1, 0.4, ("The answer was cut at the token limit.",))]
+    )
+
+
+def test_what_is_missing_or_was_cut_is_said_with_the_answer(trace):
+    assert copy.notices(trace, is_foreign=False) == [
+        "This clip has no sound track.",
+        "The answer was cut at the token limit.",
+    ]
+
+
+def test_nano_says_that_it_knows_av_world_only(trace):
+    can, cannot = copy.about("nano")
+    assert "AV World only" in can and "24 coloured shapes and 6 sounds" in can and "Real videos" in cannot
+    assert "AV World only" in copy.notices(trace, is_foreign=True)[-1]
+    assert not any("AV World" in text for text in copy.notices(replace(trace, model="other"), is_foreign=True))
+
+
+def test_random_weights_are_called_random(trace):
+    assert "random weights" in copy.notices(replace(trace, weights="random"), is_foreign=False)[-1]
+
+
+def test_the_caption_names_model_mode_and_cost(trace):
+    assert copy.caption(trace) == "nano, direct answer, 3 tokens, 0.4 s"
+    assert copy.caption(replace(trace, reason="running", tokens=0)) == "nano, direct answer"
+
+
+def test_arguments_come_before_the_environment(monkeypatch):
+    monkeypatch.setenv("LATENTOMNI_MODEL", "folder")
+    monkeypatch.setenv("LATENTOMNI_PORT", "7001")
+    monkeypatch.setenv("LATENTOMNI_CACHE", "cache")
+    assert Settings.read([]) == Settings("folder", None, 7001, "cache")
+    assert Settings.read(["--model", "nano", "--port", "7002", "--host", "0.0.0.0"]) == Settings(
+        "nano", "0.0.0.0", 7002, "cache"
+    )
+
+
+def test_bad_use_ends_with_code_2(capsys):
+    with pytest.raises(SystemExit) as ended:
+        Settings.read(["--quantization", "nf4"])
+    assert ended.value.code == 2 and "nf4" in capsys.readouterr().err
