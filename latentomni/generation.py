@@ -19,7 +19,6 @@ from latentomni.events import Event, Finished, LatentClosed, LatentOpened, Laten
 from latentomni.modeling import Thinker
 from latentomni.positions import LatentPlace
 from latentomni.sequence import Sequence
-from latentomni.window_grammar import WindowGrammar
 
 __all__ = ["generate"]
 
@@ -75,7 +74,7 @@ def generate(thinker: Thinker, sequences: list[Sequence], modes: list[Mode], sam
              cancelled: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, Event]]:  # fmt: skip
     """Answer the open assistant turn of every sequence, which grow in place. Yields (row, event), ending in Finished.
 
-    Stops between any two steps when `cancelled()` turns true or the generator is closed.
+    Stops between any two steps when `cancelled()` turns true or the generator is closed; a block begun is then taken back.
     """
     return _Decoder(thinker, sequences, modes, sampling, cancelled).run()
 
@@ -95,13 +94,21 @@ class _Decoder:
     @torch.no_grad()
     def run(self) -> Iterator[tuple[int, Event]]:
         self.started_s = time.perf_counter()
-        while active := [b for b, row in enumerate(self.rows) if not row.reason]:
-            if self.cancelled():
-                yield from (event for b in active for event in self._finish(b, "cancelled"))
-                return
-            hidden = self._tick()
-            for b in active:
-                yield from self._advance(b, hidden[b : b + 1])
+        try:
+            while active := [b for b, row in enumerate(self.rows) if not row.reason]:
+                if self.cancelled():
+                    self._drop_open_blocks()
+                    yield from (event for b in active for event in self._finish(b, "cancelled"))
+                    return
+                hidden = self._tick()
+                for b in active:
+                    yield from self._advance(b, hidden[b : b + 1])
+        finally:  # the generator was closed, or a step failed
+            self._drop_open_blocks()
+
+    def _drop_open_blocks(self) -> None:
+        for row in self.rows:
+            row.sequence.drop_open_block()
 
     def _tick(self) -> torch.Tensor:
         """Feed every row's known tokens; (B, D) hidden state of the last one fed (rubbish for finished rows)."""
@@ -142,7 +149,8 @@ class _Decoder:
     def _text_step(self, b: int, hidden: torch.Tensor) -> Iterator[tuple[int, Event]]:
         row, logits = self.rows[b], self.thinker.logits(hidden)[0].float()
         logits[self.never] = -torch.inf
-        if row.mode is Mode.DIRECT or row.blocks >= self.sampling.max_blocks:
+        is_last = row.tokens + 1 >= self.sampling.max_new_tokens  # a block is of no use without a word after it
+        if row.mode is Mode.DIRECT or row.blocks >= self.sampling.max_blocks or is_last:
             logits[self.ids.trigger] = -torch.inf
         token = self._choose(logits, row.random)
         row.tokens += 1
@@ -179,13 +187,13 @@ class _Decoder:
         window, source = self.grammar.resolve(row.window_text, row.sequence.clip.duration_s)
         row.places, row.window_text, row.latents_done = row.sequence.add_latents(window), None, 0
         row.sequence.close_block()
-        yield b, LatentOpened(len(row.sequence.windows) - 1, window, source, self._mark(row))
+        yield b, LatentOpened(row.blocks - 1, window, source, self._mark(row))
 
     def _latent_step(self, b: int, hidden: torch.Tensor) -> Iterator[tuple[int, Event]]:
         row = self.rows[b]
         vector = self.thinker.latent(hidden)[0]
         row.sequence.latents.append(vector)
-        place, index, block = row.places[row.latents_done], row.latents_done, len(row.sequence.windows) - 1
+        place, index, block = row.places[row.latents_done], row.latents_done, row.blocks - 1
         row.latents_done += 1
         row.ready += 1
         yield b, LatentStep(block, index, place.modality, place.instant, place.cell, place.time_s, vector.float().cpu().numpy(),

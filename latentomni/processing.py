@@ -71,7 +71,8 @@ def add_question(row: Sequence, question: str, mode: Mode, encode_text, *, isola
     follow_up = row.turn > 0 and not isolated
     row.begin_turn(AttentionFlow.OPEN if mode is Mode.DIRECT else row.spec.flow, isolated=isolated)
     if follow_up:
-        row.add_text(encode_text("\n<|im_start|>user\n"))
+        cut = [] if row.token_ids[-1] == row.ids.end_of_turn else [row.ids.end_of_turn]
+        row.add_text([*cut, *encode_text("\n<|im_start|>user\n")])
     row.question_ids = encode_text(question)
     row.add_text(row.question_ids)
     if mode is Mode.DIRECT:

@@ -4,7 +4,7 @@ Training appends whole answers at once, generation appends as it decodes; both g
 therefore the same mask. Dimensions: B batch, T tokens, S blocks, K latents per block, D hidden.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -148,6 +148,16 @@ class Sequence:
 
     def close_block(self) -> None:
         self.add_text([self.ids.close])
+
+    def drop_open_block(self) -> None:
+        """Take back a block whose latents are not all known, as when an answer is stopped inside it."""
+        complete = len(self.latents) // self.spec.n_latents
+        if complete in self.blocks:
+            start = self.blocks.index(complete)
+            self.builder = replace(self.builder, next_id=self.positions[0][start])
+            for values in (self.token_ids, self.kinds, self.blocks, self.turns, self.flows, self.sources, *self.positions):
+                del values[start:]
+            del self.windows[complete:], self.latents[complete * self.spec.n_latents :]
 
 
 def collate(rows: list[Sequence]) -> tuple[torch.Tensor, torch.Tensor, Layout]:
