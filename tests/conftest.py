@@ -36,21 +36,26 @@ def tiny(tokenizer):
 
 @pytest.fixture(scope="session")
 def tiny64(tokenizer):
-    """The same in float64 throughout (the stock norm computes in float32), with weights of a trained model's size and a
-    scaled trigger row, so that attention and positions matter and answers hold blocks."""
+    """The same in float64 throughout (the stock norm computes in float32), with weights as large as trained ones, so that
+    attention and positions matter. All words share one component, which the trigger's row reads: greedy answers open blocks
+    at once, sampled ones at about every second word."""
     thinker = checkpoints.build("tiny", tokenizer, seed=0)
     thinker.model.double()
     thinker.head.double()
-    text_model = thinker.model.model.language_model
+    text_model, lm_head = thinker.model.model.language_model, thinker.model.lm_head.weight
     for module in list(text_model.modules()):
         for name, child in module.named_children():
             if type(child).__name__ == "Qwen2_5OmniRMSNorm":
                 setattr(module, name, torch.nn.RMSNorm(len(child.weight), child.variance_epsilon, dtype=torch.float64))
     with torch.no_grad():
-        for weight in (*text_model.parameters(), thinker.model.lm_head.weight):
+        for weight in (*text_model.parameters(), lm_head):
             if weight.ndim == 2:
-                weight *= 8
-        thinker.model.lm_head.weight[thinker.ids.trigger] *= 5
+                weight *= 0.16 / weight.std()
+        for layer in text_model.layers:  # nothing writes to the shared component after the embedding
+            layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0
+        text_model.embed_tokens.weight[:, 0] = 3
+        lm_head[thinker.ids.trigger] = 0
+        lm_head[thinker.ids.trigger, 0] = 2.6
     return thinker
 
 
