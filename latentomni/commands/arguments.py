@@ -5,10 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_command", "add_model", "new_file", "new_folder", "positive"]
+from latentomni.config import Mode
+
+__all__ = ["add_command", "add_mode", "add_model", "new_file", "new_folder", "positive"]
 
 
-def add_command(commands: Any, name: str, run: Callable[..., dict], summary: str, *examples: str) -> argparse.ArgumentParser:
+def add_command(
+    commands: Any, name: str, run: Callable[..., dict], summary: str, *examples: str
+) -> argparse.ArgumentParser:
     """Declare a command. `run(args, say)` returns what `--json` prints; `say` prints for people, like `print`."""
     lines = "\n".join(f"  python -m latentomni {example}" for example in examples)
     parser = commands.add_parser(
@@ -18,13 +22,23 @@ def add_command(commands: Any, name: str, run: Callable[..., dict], summary: str
         epilog=f"examples:\n{lines}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line; all else goes to stderr")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object as the last line; all else goes to stderr"
+    )
     parser.set_defaults(run=run)
     return parser
 
 
 def add_model(parser: argparse.ArgumentParser, flag: str = "--model") -> None:
-    parser.add_argument(flag, dest="model", metavar="MODEL", default="nano", help="'nano' (the default) or a checkpoint's folder")
+    parser.add_argument(
+        flag, dest="model", metavar="MODEL", default="nano", help="'nano' (the default) or a checkpoint's folder"
+    )
+
+
+def add_mode(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mode", choices=[str(mode) for mode in Mode], default=str(Mode.LATENT), help="default: latent"
+    )
 
 
 def positive(text: str) -> int:

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from latentomni.commands.arguments import add_command, add_model, new_file, positive
+from latentomni.commands.arguments import add_command, add_mode, add_model, new_file, positive
 from latentomni.commands.summary import block_line, summarise
-from latentomni.config import Mode, SamplingSpec
+from latentomni.config import SamplingSpec
 from latentomni.events import LatentClosed, TextDelta
 from latentomni.trace import Trace
 
@@ -25,9 +25,11 @@ def add_to(commands: Any) -> None:
     parser.add_argument("clip", metavar="CLIP", help="a video or sound file")
     parser.add_argument("question", metavar="QUESTION")
     add_model(parser)
-    parser.add_argument("--mode", choices=[str(mode) for mode in Mode], default=str(Mode.LATENT), help="default: latent")
+    add_mode(parser)
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--max-new-tokens", type=positive, default=SamplingSpec.max_new_tokens, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--max-new-tokens", type=positive, default=SamplingSpec.max_new_tokens, metavar="N", help="default: %(default)s"
+    )
     parser.add_argument("--trace", type=new_file, metavar="FILE", help="record the run here, for `inspect` and the app")
 
 

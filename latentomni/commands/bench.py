@@ -29,7 +29,9 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     about: dict[str, Any] = {"device": "cpu"}
     figures = {name: _BENCHES[name](args, repeats, about) for name in dict.fromkeys(args.names)}
     for name, values in figures.items():
-        say(f"{name}: ours {values['ours']:.4g}, peer {values['peer']:.4g}, ratio {values['ratio']:.3f} ({values['shape']})")
+        say(
+            f"{name}: ours {values['ours']:.4g}, peer {values['peer']:.4g}, ratio {values['ratio']:.3f} ({values['shape']})"
+        )
     return {**figures, **about, "seed": args.seed}
 
 

@@ -10,7 +10,9 @@ __all__ = ["add_to"]
 
 
 def add_to(commands: Any) -> None:
-    kinds = commands.add_parser("data", help="write clips with questions and truth").add_subparsers(metavar="KIND", required=True)
+    kinds = commands.add_parser("data", help="write clips with questions and truth").add_subparsers(
+        metavar="KIND", required=True
+    )
     parser = add_command(
         kinds,
         "avworld",

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from latentomni.commands.arguments import add_command, add_model, positive
+from latentomni.commands.arguments import add_command, add_mode, add_model, positive
 from latentomni.config import Mode
 
 __all__ = ["add_to"]
@@ -21,8 +21,8 @@ def add_to(commands: Any) -> None:
         "eval avworld --mode direct --n 200",
         "eval avworld --checkpoint runs/nano/checkpoint",
     )
-    parser.add_argument("--mode", choices=[str(mode) for mode in Mode], default=str(Mode.LATENT), help="default: latent")
     add_model(parser, "--checkpoint")
+    add_mode(parser)
     parser.add_argument("--n", type=positive, default=1000, help="questions; default: 1000")
     parser.add_argument("--seed", type=int, help="draw other questions; without it the fixed held-out ones are asked")
 
@@ -33,12 +33,28 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
 
     runtime = Runtime.load(args.model)
     scores = evaluate_avworld(runtime, args.n, args.seed, Mode(args.mode), _progress)
-    rows = {**scores["families"], "all": scores, "without sound": scores["without_audio"], "without picture": scores["without_video"]}
+    rows = {
+        **scores["families"],
+        "all": scores,
+        "without sound": scores["without_audio"],
+        "without picture": scores["without_video"],
+    }
     say(f"{'':16}accuracy  chance")
     for name, row in rows.items():
-        say(f"{name:16}{row['accuracy']:8.3f}{row['chance']:8.3f}")
+        say(f"{name:16}{_figure(row['accuracy'])}{_figure(row['chance'])}")
     thinker = runtime.thinker
-    return {**scores, "model": thinker.name, "weights": thinker.weights, "device": str(thinker.device), "seed": args.seed}
+    return {
+        **scores,
+        "model": thinker.name,
+        "weights": thinker.weights,
+        "device": str(thinker.device),
+        "seed": args.seed,
+    }
+
+
+def _figure(value: float | None) -> str:
+    """Eight characters; a family that was not asked about has no accuracy."""
+    return f"{'-':>8}" if value is None else f"{value:8.3f}"
 
 
 def _progress(items: Iterable, what: str) -> Iterable:

@@ -28,8 +28,12 @@ def add_to(commands: Any) -> None:
         "inspect run.zip --html run.html --csv tables",
     )
     parser.add_argument("trace", metavar="TRACE", help="a file that `ask --trace` or the app wrote")
-    parser.add_argument("--html", type=new_file, metavar="FILE", help="write a page that needs no other file and no network")
-    parser.add_argument("--csv", type=new_folder, metavar="DIR", help="write text, blocks, latents and evidence as tables")
+    parser.add_argument(
+        "--html", type=new_file, metavar="FILE", help="write a page that needs no other file and no network"
+    )
+    parser.add_argument(
+        "--csv", type=new_folder, metavar="DIR", help="write text, blocks, latents and evidence as tables"
+    )
 
 
 def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
@@ -80,7 +84,10 @@ def _write_tables(trace: Trace, folder: Path) -> None:
     _write(
         folder / "latents.csv",
         _LATENTS,
-        ((b, k, z.modality, z.instant, *(z.cell or ("", "")), z.time_s, z.p, z.p_corrected, z.elapsed_s) for b, k, z in slots),
+        (
+            (b, k, z.modality, z.instant, *(z.cell or ("", "")), z.time_s, z.p, z.p_corrected, z.elapsed_s)
+            for b, k, z in slots
+        ),
     )
     _write(
         folder / "evidence.csv",

@@ -64,8 +64,11 @@ def _p(latent: Latent) -> float | None:
 
 def block_line(block: Block) -> str:
     """`[2.0-4.0 s]: 8 visual latents most similar to 2.0-3.0 s (p 0.005); 2 audio latents most similar to ...`"""
-    parts = [_modality(modality, [z for z in block.latents if z.modality == modality]) for modality in ("visual", "audio")]
-    return f"{block.window}{_WINDOW_NOTES.get(block.window_source, "")}: {'; '.join(part for part in parts if part)}"
+    parts = [
+        _modality(modality, [z for z in block.latents if z.modality == modality]) for modality in ("visual", "audio")
+    ]
+    note = _WINDOW_NOTES.get(block.window_source, "")
+    return f"{block.window}{note}: {'; '.join(part for part in parts if part)}"
 
 
 def _modality(modality: str, latents: list[Latent]) -> str:

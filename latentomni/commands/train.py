@@ -61,13 +61,17 @@ def _recipe(args: argparse.Namespace) -> "NanoRecipe":
         values["seed"] = args.seed
     unknown = sorted(set(values) - {f.name for f in fields(NanoRecipe)})
     if unknown:
-        raise RequestError(f"{args.config} sets {', '.join(unknown)}, which the recipe does not have; take a run's recipe.json as a start.")
+        raise RequestError(
+            f"{args.config} sets {', '.join(unknown)}, which the recipe does not have; take a run's recipe.json as a start."
+        )
     try:
         if "stages" in values:
             values["stages"] = tuple(Stage(**stage) for stage in values["stages"])
         return replace(NanoRecipe(), **values)
     except TypeError as error:
-        raise RequestError(f"{args.config} has a stage that cannot be read ({error}); take a run's recipe.json as a start.") from error
+        raise RequestError(
+            f"{args.config} has a stage that cannot be read ({error}); take a run's recipe.json as a start."
+        ) from error
 
 
 def _settings(path: Path) -> dict[str, Any]:
