@@ -1,0 +1,179 @@
+"""The runtime: a stream folds into its trace, requests do not touch one another, and any clip is answered."""
+
+import gc
+import weakref
+from dataclasses import fields, is_dataclass, replace
+from itertools import zip_longest
+
+import numpy as np
+import pytest
+
+from latentomni.config import Mode, SamplingSpec
+from latentomni.errors import RequestError
+from latentomni.events import Finished, LatentClosed, LatentOpened, LatentStep, Started
+from latentomni.evidence import DonorBank
+from latentomni.runtime import Runtime, audio_moments, visual_moments
+from latentomni.trace import Trace
+
+QUESTION = "What is seen while the bell rings?"
+SAMPLING = SamplingSpec(max_new_tokens=6, max_blocks=2)
+TIMES = {"elapsed_s": 0.0, "ttft_s": 0.0, "opened_s": 0.0, "closed_s": 0.0}
+
+
+@pytest.fixture(scope="module")
+def donors(tiny64):
+    spec = tiny64.spec
+    return DonorBank(np.random.default_rng(0).normal(size=(spec.n_latents, 199, tiny64.hidden_size)), spec.n_visual)
+
+
+@pytest.fixture
+def runtime(tiny64, donors):
+    return Runtime(tiny64, donors)
+
+
+def timeless(value):
+    """A trace or an event with every time of computing set to zero."""
+    if isinstance(value, tuple):
+        return tuple(map(timeless, value))
+    if not is_dataclass(value):
+        return value
+    names = [f.name for f in fields(value)]
+    return replace(value, **{n: TIMES[n] if n in TIMES else timeless(getattr(value, n)) for n in names})
+
+
+def answer(runtime, clip, **settings):
+    return timeless(runtime.answer(clip, QUESTION, sampling=SAMPLING, **settings))
+
+
+def test_the_answer_is_the_fold_of_the_stream_and_every_beginning_folds(runtime, make_clip, tmp_path):
+    clip = make_clip(0)
+    events = [timeless(e) for e in runtime.stream(clip, QUESTION, sampling=SAMPLING)]
+    whole = Trace.from_events(events)
+    assert answer(runtime, clip) == whole
+    assert [type(e) for e in events[:1] + events[-1:]] == [Started, Finished]
+    for end in range(1, len(events)):
+        part = Trace.from_events(events[:end])
+        assert (part.reason, whole.text.startswith(part.text)) == ("running", True)
+        assert part.blocks[:-1] == whole.blocks[: max(len(part.blocks) - 1, 0)]
+        assert part.after(events[end]) == Trace.from_events(events[: end + 1])
+    whole.save(tmp_path / "t.zip")
+    assert Trace.load(tmp_path / "t.zip") == whole
+
+
+def test_a_trace_tells_the_run(runtime, make_clip):
+    trace = answer(runtime, make_clip(0))
+    assert (trace.question, trace.mode, trace.flow, trace.model, trace.weights) == (QUESTION, "latent", "strict", "tiny", "random")
+    assert trace.spec == runtime.spec.to_dict() and trace.sampling["max_blocks"] == 2 and trace.has_null
+    assert (trace.clip.name, trace.clip.duration_s, len(trace.clip.thumbnails), len(trace.clip.sound)) == ("clip 0.mp4", 4.0, 8, 64_000)
+    assert (trace.reason, trace.tokens, trace.notices) == ("length", 6, ("The answer was cut at the token limit.",))
+    assert [len(block.latents) for block in trace.blocks] == [9, 9]
+    for block in trace.blocks:
+        for latent in block.latents:
+            moments = trace.moments(latent.modality)
+            assert [m.rank for m in latent.matches] == [1, 2, 3, 4, 5]
+            assert all((m.start_s, m.end_s) == (moments.start_s[m.moment], moments.end_s[m.moment]) for m in latent.matches)
+            assert 1 / 200 <= latent.p <= latent.p_corrected + 1e-12 <= 1 + 1e-12
+            assert len(latent.scores) == len(np.unique(moments.start_s))
+
+
+def test_without_donors_there_are_ranks_and_no_p(tiny64, make_clip):
+    trace = answer(Runtime(tiny64), make_clip(0))
+    latents = [z for block in trace.blocks for z in block.latents]
+    assert not trace.has_null and latents
+    assert {(z.p, z.p_corrected, z.is_evidence, len(z.matches)) for z in latents} == {(None, None, None, 5)}
+
+
+@pytest.mark.parametrize("picture, sound, seconds", [(False, True, 4.0), (True, False, 4.0), (True, True, 0.5), (False, True, 0.05)])
+@pytest.mark.parametrize("mode", Mode)
+def test_any_clip_is_answered_and_its_trace_can_be_saved(runtime, make_clip, tmp_path, picture, sound, seconds, mode):
+    trace = answer(runtime, make_clip(0, seconds, picture=picture, sound=sound), mode=mode)
+    assert trace.tokens == 6
+    assert len(trace.blocks) == (2 if mode is Mode.LATENT else 0)
+    for block in trace.blocks:
+        for latent in block.latents:
+            has_moments = len(trace.moments(latent.modality).features) > 0
+            assert (latent.p is not None) == (latent.p_corrected is not None) == bool(latent.matches) == has_moments
+    trace.save(tmp_path / "t.zip")
+    assert Trace.load(tmp_path / "t.zip") == trace
+
+
+@pytest.mark.parametrize("event_type", [Started, LatentOpened, LatentStep, LatentClosed])
+def test_a_stopped_stream_leaks_nothing(runtime, tiny64, donors, make_clip, event_type):
+    """Closed anywhere, the next answer is that of a runtime that was never asked; the stopped conversation is let go."""
+    clip, other = make_clip(0), make_clip(1)
+    row = runtime.conversation(clip)
+    stream = runtime.stream(clip, "And what sounds?", sampling=SAMPLING, conversation=row)
+    next(e for e in stream if isinstance(e, event_type))
+    stream.close()
+    kept = weakref.ref(row)
+    del row, stream
+    gc.collect()
+    assert kept() is None
+    fresh = Runtime(tiny64, donors)
+    assert answer(runtime, clip) == answer(fresh, clip)
+    assert answer(runtime, other) == answer(fresh, other)
+
+
+def test_a_cancelled_stream_finishes_and_its_conversation_goes_on(runtime, make_clip):
+    """What was said stays, the block begun is gone, and the follow-up folds into a trace of its own."""
+    clip, events = make_clip(0), []
+    row = runtime.conversation(clip)
+    stream = runtime.stream(clip, QUESTION, sampling=SAMPLING, conversation=row, cancelled=lambda: isinstance(events[-1], LatentStep))
+    for event in stream:
+        events.append(event)
+    trace = Trace.from_events(events)
+    assert (trace.reason, trace.notices) == ("cancelled", ("The answer was stopped.",))
+    assert [len(block.latents) for block in trace.blocks] == [1]
+    assert row.windows == [] and row.latents == []
+    follow_up = Trace.from_events(runtime.stream(clip, "And what sounds?", sampling=SAMPLING, conversation=row))
+    assert [len(block.latents) for block in follow_up.blocks] == [9, 9]
+    third = Trace.from_events(runtime.stream(clip, "Sure?", sampling=SAMPLING, conversation=row))
+    assert [len(block.latents) for block in third.blocks] == [9, 9]
+    assert len(row.windows) == 4
+
+
+def test_two_streams_in_turns_equal_two_answers(runtime, make_clip):
+    clips = [make_clip(0), make_clip(1)]
+    steps = zip_longest(*(runtime.stream(clip, QUESTION, sampling=SAMPLING) for clip in clips))
+    for clip, events in zip(clips, zip(*steps, strict=True), strict=True):
+        assert timeless(Trace.from_events(e for e in events if e)) == answer(runtime, clip)
+
+
+def test_clips_are_encoded_once_and_only_the_last_are_kept(runtime, make_clip):
+    first = runtime.encode(make_clip(0, 1.0))
+    assert runtime.encode(make_clip(0, 1.0))[0] is first[0]
+    kept = weakref.ref(first[0])
+    for seed in range(1, 4):
+        runtime.encode(make_clip(seed, 1.0))
+    assert runtime.encode(make_clip(0, 1.0))[0] is first[0]  # used last, hence kept
+    for seed in range(4, 8):
+        runtime.encode(make_clip(seed, 1.0))
+    del first
+    gc.collect()
+    assert kept() is None
+
+
+def test_moments_are_the_clips_own_features_in_place_and_time(tiny, make_clip):
+    features = tiny.encode_clip(make_clip(0, 4.3))
+    visual, audio = visual_moments(features), audio_moments(features)
+    n_cells = features.grid[0] * features.grid[1]
+    assert np.array_equal(visual.features, features.visual.numpy())
+    assert visual.start_s.tolist() == [t for t in (0.0, 1.0, 2.0, 3.0, 4.0) for _ in range(n_cells)]
+    assert visual.end_s[-1] == pytest.approx(4.5)
+    heights, widths = visual.cells[:, 2] - visual.cells[:, 0], visual.cells[:, 3] - visual.cells[:, 1]
+    assert (heights * widths)[:n_cells].sum() == pytest.approx(1.0)
+    assert audio.start_s.tolist() == [k / 2 for k in range(9)]
+    assert audio.end_s.tolist() == pytest.approx([*(k / 2 for k in range(1, 9)), len(features.audio) / 25])
+    tokens = features.audio.numpy()[13:25]  # tokens that begin in [0.5, 1.0)
+    weights = np.square(tokens).sum(1, keepdims=True)
+    np.testing.assert_allclose(audio.features[1], (tokens * weights).sum(0) / weights.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [({"question": "  "}, "question is empty"), ({"question": "x" * 2001}, "2001 characters"), ({"mode": "loud"}, "unknown Mode 'loud'")],
+)  # fmt: skip
+def test_a_bad_request_is_refused_before_anything_is_computed(runtime, make_clip, changes, message):
+    request = {"question": QUESTION, "mode": "latent"} | changes
+    with pytest.raises(RequestError, match=message):
+        next(runtime.stream(make_clip(0), **request))
