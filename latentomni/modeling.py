@@ -3,6 +3,8 @@
 Dimensions: B batch, T tokens, K keys, D hidden, V visual tokens, A audio tokens.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -132,6 +134,16 @@ class Thinker:
         return self._text_model(
             inputs_embeds=embeds, position_ids=positions, attention_mask=attention, past_key_values=cache, use_cache=cache is not None
         ).last_hidden_state
+
+    @contextmanager
+    def first_layer(self) -> Iterator[list[torch.Tensor]]:
+        """Inside the context, every forward appends the hidden state (B, T, D) after the first layer."""
+        seen: list[torch.Tensor] = []
+        hook = self._text_model.layers[0].register_forward_hook(lambda _module, _inputs, out: seen.append(out[0] if isinstance(out, tuple) else out))
+        try:
+            yield seen
+        finally:
+            hook.remove()
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.model.lm_head(hidden)

@@ -69,10 +69,15 @@ def build_example(thinker: Thinker, clip: ClipFeatures, latent: list[Question], 
         example.say(text(question.closing) + end, "answer")
     if narration is not None:
         add_question(row, "Describe the clip.", Mode.DIRECT, text, isolated=True)
-        example.say(text(narration) + end, "narration")
+        example.say(thinker.encode_text(narration) + end, "narration")
     return example
 
 
 def choose(rng: np.random.Generator, questions: tuple[Question, ...], count: int) -> list[Question]:
-    """`count` different questions (all of them where there are fewer)."""
-    return [questions[i] for i in rng.permutation(len(questions))[:count]]
+    """`count` different questions. Half of them (as far as there are) look for an object, the others listen for a sound:
+    "sound" is one family of five, but finding an object by two words is the harder search."""
+    order = [questions[i] for i in rng.permutation(len(questions))]
+    looking = [q for q in order if q.family == "sound"][: count // 2]
+    listening = [q for q in order if q.family != "sound"][: count - len(looking)]
+    chosen = looking + listening
+    return [chosen[i] for i in rng.permutation(len(chosen))]

@@ -14,7 +14,9 @@ from latentomni.modeling import Thinker
 from latentomni.sequence import collate
 from latentomni.training.examples import Example
 
-__all__ = ["Batch", "batch_losses", "make_batch", "self_fed_latents"]
+__all__ = ["Batch", "ClockProbe", "batch_losses", "make_batch", "self_fed_latents"]
+
+_CLOCK_BINS, _CLOCK_STEP_IDS = 24, 12  # bins of about half a second
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +50,32 @@ def make_batch(thinker: Thinker, examples: list[Example]) -> Batch:
                  [g for e in examples for _, _, g in e.text_targets], latents.to(device), anchors, exists)  # fmt: skip
 
 
-def batch_losses(thinker: Thinker, batch: Batch, vectors: torch.Tensor) -> dict[str, torch.Tensor]:
+class ClockProbe(torch.nn.Module):
+    """Reads the second from a media token after the first layer, and so teaches that layer to write it.
+
+    Rotary positions are relative: no token is told its own time. Without this the model finds what is asked for but
+    cannot say when it was (docs/LOG.md). Used in training only.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(hidden, _CLOCK_BINS)
+
+    def loss(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """hidden: (B, T, D) after the first layer."""
+        t = batch.positions[0]
+        media = (batch.layout.kind == Kind.MEDIA).to(t.device)
+        start = t.masked_fill(~media, 1 << 30).amin(1, keepdim=True)
+        time_bin = ((t - start - 1).clamp_min(0) // _CLOCK_STEP_IDS).clamp_max(_CLOCK_BINS - 1)
+        return F.cross_entropy(self.head(hidden[media]), time_bin[media])
+
+
+def batch_losses(thinker: Thinker, batch: Batch, vectors: torch.Tensor, clock: ClockProbe | None = None) -> dict[str, torch.Tensor]:
     """Unweighted terms with `vectors` (n, D) fed at the latent slots: cross-entropy by group, and the alignment of every
     predicted latent with its anchor (paper eq. 5, mean over dimensions: alignment_reduction="mean")."""
     embeds = batch.embeds.index_put((batch.latents[0], batch.latents[2]), vectors.to(batch.embeds.dtype))
-    hidden = thinker.forward(embeds, batch.positions, batch.mask)
+    with thinker.first_layer() as first:
+        hidden = thinker.forward(embeds, batch.positions, batch.mask)
     logits = thinker.logits(hidden[batch.text[0], batch.text[1]])
     nll = F.cross_entropy(logits.float(), batch.text[2], reduction="none")
     names = sorted(set(batch.groups))
@@ -61,6 +84,8 @@ def batch_losses(thinker: Thinker, batch: Batch, vectors: torch.Tensor) -> dict[
     if len(batch.anchors):
         predicted = thinker.latent(hidden[batch.latents[0], batch.latents[1]]).float()
         losses["alignment"] = F.mse_loss(predicted[batch.exists], batch.anchors[batch.exists])
+    if clock is not None:
+        losses["clock"] = clock.loss(first[0], batch)
     return losses
 
 
