@@ -183,7 +183,7 @@ def _conversation(session: Session, trace: Trace | None = None) -> dict[str, Any
     if is_running:
         turns.append({"question": session.asked, "answer": None, "is_live": True})
     said_about = copy.notices(trace, session.is_foreign) if trace else []
-    facts = copy.caption(trace) if trace else ""
+    facts = copy.caption(trace, "" if is_running else session.turns[session.shown].true_answer) if trace else ""
     return {"turns": turns, "shown": session.shown, "is_running": is_running, "notices": said_about, "caption": facts}
 
 

@@ -71,9 +71,9 @@ def notices(trace: Trace, is_foreign: bool) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def caption(trace: Trace) -> str:
-    """One line of facts under the question."""
+def caption(trace: Trace, true_answer: str = "") -> str:
+    """One line of facts under the question; true_answer where it is known."""
     facts = [trace.model, "with latents" if trace.mode == "latent" else "direct answer"]
     if trace.reason != "running":
         facts += [f"{trace.tokens} token{'s' * (trace.tokens != 1)}", f"{trace.elapsed_s:.1f} s"]
-    return ", ".join(facts)
+    return ", ".join(facts) + (f". True answer: {true_answer}" if true_answer else "")

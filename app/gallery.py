@@ -17,11 +17,12 @@ _STILLS = 3
 
 @dataclass(frozen=True)
 class Example:
-    """clip, trace: files. title: what it shows. questions: others that this clip can answer."""
+    """clip, trace: files. title: what is asked. true_answer: to the recorded question. questions: others about this clip."""
 
     clip: str
     trace: str
     title: str
+    true_answer: str
     questions: tuple[str, ...]
 
 
@@ -35,9 +36,8 @@ def gallery(folder: Path = EXAMPLES_DIR) -> tuple[Example, ...]:
         trace = clip.with_suffix(".trace.zip")
         if trace.is_file():
             entry = index.get(clip.name, {})
-            found.append(
-                Example(str(clip), str(trace), entry.get("title", clip.stem), tuple(entry.get("questions", ())))
-            )
+            questions = tuple(entry.get("questions", ()))
+            found.append(Example(str(clip), str(trace), entry.get("title", clip.stem), entry.get("true_answer", ""), questions))
     return tuple(found)
 
 

@@ -47,15 +47,15 @@ def choose_example(session: Session, event: gr.EventData, request: gr.Request) -
     """Open a recorded answer with its clip, without running the model."""
     example = _chosen(gallery(), event)
     trace = Trace.load(example.trace)
-    after = _with_answer(example.clip, example.trace, trace, session)
+    after = _with_answer(example.clip, example.trace, trace, session, example.true_answer)
     player = player_of_file(example.clip, view(trace)["media"], trace.clip.sha256)
     page = _opened(after, trace, player)._replace(suggestions=list(example.questions), status=said("recorded"))
     asking.abandon(request.session_hash)
     return page
 
 
-def _with_answer(clip: str | None, path: str, trace: Trace, before: Session) -> Session:
-    turn = Turn(trace.question, trace.answer, path, is_live=False)
+def _with_answer(clip: str | None, path: str, trace: Trace, before: Session, true_answer: str = "") -> Session:
+    turn = Turn(trace.question, trace.answer, path, False, true_answer)
     return Session(clip, clip is None, before.folder or new_folder(), (turn,), 0, trace.question, has_answer=True)
 
 

@@ -27,12 +27,14 @@ _KEPT_TALKS = 64
 
 @dataclass(frozen=True)
 class Turn:
-    """A question with its answer. trace: file. is_live: the model remembers it when the next question is asked."""
+    """A question with its answer. trace: file. is_live: the model remembers it when the next question is asked.
+    true_answer: where it is known."""
 
     question: str
     answer: str
     trace: str
     is_live: bool
+    true_answer: str = ""
 
 
 @dataclass(frozen=True)

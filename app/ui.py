@@ -52,24 +52,18 @@ def _header(model: str) -> str:
 
 
 def _clip(parts: dict[str, gr.Component]) -> None:
-    with gr.Column(elem_id="intake") as parts["intake"]:
-        with gr.Tabs():
-            with gr.Tab(LABELS["file"]):
-                parts["file"] = gr.File(label=LABELS["drop"], file_types=_FILE_TYPES, height=190, elem_id="file")
-            with gr.Tab(LABELS["webcam"]):
-                parts["webcam"] = gr.Video(
-                    label=LABELS["webcam"], show_label=False, sources=["webcam"], include_audio=True, height=240,
-                    webcam_options=gr.WebcamOptions(mirror=False), elem_id="webcam",
-                )  # fmt: skip
-            with gr.Tab(LABELS["microphone"]):
-                parts["microphone"] = gr.Audio(
-                    label=LABELS["microphone"],
-                    show_label=False,
-                    sources=["microphone"],
-                    type="filepath",
-                    editable=False,
-                    elem_id="microphone",
-                )
+    with gr.Column(elem_id="intake") as parts["intake"], gr.Tabs():
+        with gr.Tab(LABELS["file"]):
+            parts["file"] = gr.File(label=LABELS["drop"], file_types=_FILE_TYPES, height=190, elem_id="file")
+        with gr.Tab(LABELS["webcam"]):
+            mirror = gr.WebcamOptions(mirror=False)  # mirroring would call ffmpeg
+            parts["webcam"] = gr.Video(
+                label=LABELS["webcam"], show_label=False, sources=["webcam"], include_audio=True, height=240, webcam_options=mirror, elem_id="webcam"
+            )  # fmt: skip
+        with gr.Tab(LABELS["microphone"]):
+            parts["microphone"] = gr.Audio(
+                label=LABELS["microphone"], show_label=False, sources=["microphone"], type="filepath", editable=False, elem_id="microphone"
+            )  # fmt: skip
     with gr.Column(visible=False, elem_id="stage") as parts["stage"]:
         parts["player"] = Player()
 

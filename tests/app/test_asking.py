@@ -2,6 +2,7 @@
 
 import pickle
 import wave
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
@@ -158,7 +159,7 @@ def test_errors_are_one_sentence_and_change_nothing_else(visitor, clip, tmp_path
 def test_a_saved_answer_opens_without_the_model(visitor, clip):
     saved = asked(brought(clip, visitor), "What is seen?", visitor)[-1]
     trace, report = asking.export(saved.session)
-    assert "What is seen?" in open(report, encoding="utf-8").read()
+    assert "What is seen?" in Path(report).read_text(encoding="utf-8")
     asking.runtime.use(asking.runtime.name)
     opened = handlers.bring(Session(), trace, visitor)
     assert not asking.runtime.is_loaded
