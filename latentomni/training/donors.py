@@ -4,7 +4,7 @@ import numpy as np
 
 from latentomni.avworld import questions, sample_world, world_clip
 from latentomni.config import Mode
-from latentomni.evaluation.answering import answer_batches
+from latentomni.answering import answer_batches
 from latentomni.evidence import DonorBank
 from latentomni.modeling import Thinker
 
