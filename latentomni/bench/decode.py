@@ -51,7 +51,7 @@ class _Arrivals(list):
         pass
 
 
-def bench_decode(runtime: Runtime, repeats: int = 5, seed: int = 0) -> dict[str, Any]:
+def bench_decode(runtime: Runtime, repeats: int = 10, seed: int = 0) -> dict[str, Any]:
     """`ours`, `peer`: tokens per second after the first, our loop in direct mode and `generate()`, 64 greedy tokens each.
 
     `latent_step`: median seconds of one latent step in our loop (`ours`) and of one token through the bare decoder over a

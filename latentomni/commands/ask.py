@@ -19,8 +19,8 @@ def add_to(commands: Any) -> None:
         "ask",
         _run,
         "Ask a model about a clip and watch the answer and its latents stream.",
-        'ask examples/clips/bell.mp4 "What colour is the object when the bell plays?"',
-        'ask clip.mp4 "What sounds while the red circle is shown?" --trace run.zip --json',
+        'ask examples/1-colour.mp4 "Which colour is shown while the chirp plays?"',
+        'ask clip.mp4 "What sound goes with the red circle?" --trace run.zip --json',
     )
     parser.add_argument("clip", metavar="CLIP", help="a video or sound file")
     parser.add_argument("question", metavar="QUESTION")
