@@ -12,7 +12,11 @@ from latentomni.media import Clip
 
 torch.set_num_threads(1)
 
-LINES = ["What is seen while the bell rings? A red circle is seen.", "From [2.0-4.0 s] on a buzz sounds.", "Yes. No."] * 3
+LINES = [
+    "What is seen while the bell rings? A red circle is seen.",
+    "From [2.0-4.0 s] on a buzz sounds.",
+    "Yes. No.",
+] * 3
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +30,11 @@ def tiny(tokenizer):
     thinker = checkpoints.build("tiny", tokenizer, seed=0)
     config, spec = thinker.model.config, thinker.spec
     widths = [part.hidden_size for part in (config.text_config, config.vision_config)] + [config.audio_config.d_model]
-    widths += [config.text_config.intermediate_size, config.vision_config.intermediate_size, config.audio_config.encoder_ffn_dim]
+    widths += [
+        config.text_config.intermediate_size,
+        config.vision_config.intermediate_size,
+        config.audio_config.encoder_ffn_dim,
+    ]
     widths += [config.audio_config.num_mel_bins, config.text_config.vocab_size]
     assert len(set(widths)) == len(widths)
     assert len({spec.instants, spec.rows, spec.columns, spec.n_visual, spec.n_latents}) == 5
@@ -36,9 +44,9 @@ def tiny(tokenizer):
 
 @pytest.fixture(scope="session")
 def tiny64(tokenizer):
-    """The same in float64 throughout (the stock norm computes in float32), with weights as large as trained ones, so that
-    attention and positions matter. All words share one component, which the trigger's row reads: greedy answers open blocks
-    at once, sampled ones at about every second word."""
+    """The same in float64 throughout (the stock norm computes in float32), with weights as large as trained ones, so
+    that attention and positions matter. All words share one component, which the trigger's row reads: greedy answers
+    open blocks at once, sampled ones at about every second word."""
     thinker = checkpoints.build("tiny", tokenizer, seed=0)
     thinker.model.double()
     thinker.head.double()
@@ -61,7 +69,7 @@ def tiny64(tokenizer):
 
 @pytest.fixture(scope="session")
 def make_clip():
-    """make_clip(seed, seconds, picture=True, sound=True): noise; 2 frames per second of 56 x 84 pixels, at least one."""
+    """make_clip(seed, seconds, picture=True, sound=True): noise; 2 frames a second of 56 x 84 pixels, at least one."""
 
     def make(seed: int, seconds: float = 4.0, *, picture: bool = True, sound: bool = True) -> Clip:
         rng = np.random.default_rng(seed)

@@ -16,7 +16,15 @@ def clip_of(visual, grid, audio, step_s=1.0):
     times = np.arange(len(visual)) * step_s
     visual = torch.as_tensor(visual, dtype=torch.float64).reshape(-1, audio.shape[1])
     audio = torch.as_tensor(audio, dtype=torch.float64)
-    return ClipFeatures(visual, times, times + step_s, grid, audio, np.arange(len(audio)) / 25, max(len(times) * step_s, len(audio) / 25))
+    return ClipFeatures(
+        visual,
+        times,
+        times + step_s,
+        grid,
+        audio,
+        np.arange(len(audio)) / 25,
+        max(len(times) * step_s, len(audio) / 25),
+    )
 
 
 def noise(rng, seconds=6, grid=(2, 3), d=5):
@@ -55,13 +63,15 @@ def test_a_coarse_grid_is_shared_and_a_fine_one_is_averaged_by_area():
     coarse = clip_of(np.array([[[3.0, 4.0]]]), (1, 1), np.zeros((0, 2)))
     anchors, _ = pool_anchors(coarse, Window(0.0, 1.0), spec)
     assert anchors[:2].tolist() == [[3.0, 4.0], [3.0, 4.0]]
-    fine = clip_of(np.array([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]]), (3, 1), np.zeros((0, 2)))  # the middle row lies in both halves
+    fine = clip_of(
+        np.array([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]]), (3, 1), np.zeros((0, 2))
+    )  # the middle row lies in both halves
     anchors, _ = pool_anchors(fine, Window(0.0, 1.0), spec)
     np.testing.assert_allclose(anchors[:2], [[2 / 3, 1 / 3], [-2 / 3, 1 / 3]])
 
 
 def test_each_anchor_is_the_feature_at_its_own_place_and_time():
-    """Where instants are patches and cells are grid cells, anchors are features: time, row and column in decoding order."""
+    """Where instants are patches and cells are the grid's, anchors are features: time, row, column in order."""
     rng = np.random.default_rng(0)
     clip, spec, window = noise(rng), LatentSpec(instants=3, rows=2, columns=3), Window(2.0, 5.0)
     anchors, _ = pool_anchors(clip, window, spec)

@@ -9,17 +9,28 @@ from latentomni.config import AttentionFlow, Mode
 from latentomni.processing import add_question, new_sequence
 from latentomni.sequence import collate
 
-KINDS = {"t": Kind.TEXT, "m": Kind.MEDIA, "T": Kind.TRIGGER, "E": Kind.ECHO, "W": Kind.WINDOW, "L": Kind.LATENT, "-": Kind.PAD}
+KINDS = {
+    "t": Kind.TEXT,
+    "m": Kind.MEDIA,
+    "T": Kind.TRIGGER,
+    "E": Kind.ECHO,
+    "W": Kind.WINDOW,
+    "L": Kind.LATENT,
+    "-": Kind.PAD,
+}
 
 
 def toy(kinds, blocks, turns, flow):
     """A row from three strings of one character a token; flow: one, or one for every turn."""
     flows = {str(turn): f for turn, f in enumerate(flow)} if isinstance(flow, list) else dict.fromkeys("01234", flow)
     fields = (
-        list(range(len(kinds))), [int(KINDS[c]) for c in kinds], [-1 if c == "." else int(c) for c in blocks], [int(c) for c in turns],
+        range(len(kinds)),
+        [int(KINDS[c]) for c in kinds],
+        [-1 if c == "." else int(c) for c in blocks],
+        [int(c) for c in turns],
         [FLOW_CODES[flows[c]] for c in turns],
-    )  # fmt: skip
-    return Layout(*(torch.tensor([values]) for values in fields))
+    )
+    return Layout(*(torch.tensor([[*values]]) for values in fields))
 
 
 def seen(layout, **settings):
@@ -88,7 +99,13 @@ def test_paper_counts_triggers_of_its_own_turn_only():
 
 def test_packed_turns_are_blind_to_one_another():
     rows = seen(toy("mtTWLttTWLt", "..000..111.", "01111122222", AttentionFlow.STRICT), packed=True)
-    assert rows[6:] == [".." + "...." + "x....", "x....." + "xx...", "x....." + "xxx..", "x....." + "xxxx.", "......x..xx"]
+    assert rows[6:] == [
+        ".." + "...." + "x....",
+        "x....." + "xx...",
+        "x....." + "xxx..",
+        "x....." + "xxxx.",
+        "......x..xx",
+    ]
 
 
 def test_padding_is_never_seen_and_no_query_is_without_a_key():

@@ -24,7 +24,9 @@ def folder(tiny, tmp_path):
 
 @torch.no_grad()
 def test_saved_equals_loaded(tiny, tmp_path):
-    saved = replace(tiny, spec=replace(tiny.spec, instants=5), video=VideoSpec(fps=4.0, max_pixels=112 * 112), name="mine")
+    saved = replace(
+        tiny, spec=replace(tiny.spec, instants=5), video=VideoSpec(fps=4.0, max_pixels=112 * 112), name="mine"
+    )
     checkpoints.save(saved, tmp_path, dtype=torch.float32)
     loaded = checkpoints.load(str(tmp_path), device="cpu")
     before, after = weights(saved), weights(loaded)
@@ -109,7 +111,9 @@ def drop_a_tensor(path):
 )  # fmt: skip
 def test_a_malformed_folder_is_refused(folder, damage):
     damage(folder)
-    with pytest.raises(CheckpointError, match=r"^The checkpoint '.*saved' cannot be loaded \(.+\); train or download it again.$"):
+    with pytest.raises(
+        CheckpointError, match=r"^The checkpoint '.*saved' cannot be loaded \(.+\); train or download it again.$"
+    ):
         checkpoints.load(str(folder), device="cpu")
 
 

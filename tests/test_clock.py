@@ -19,7 +19,9 @@ def test_every_written_window_reads_back():
     assert Window.parse(" [2.0-4.0 s]\n") == Window(2.0, 4.0)
 
 
-@pytest.mark.parametrize("text", ["", "[2.0-4.0 s", "2.0-4.0 s", "[4.0-2.0 s]", "[2.0-2.0 s]", "[2-4 s]", "[2.0-4.0]", "[-2.0-4.0 s]"])
+@pytest.mark.parametrize(
+    "text", ["", "[2.0-4.0 s", "2.0-4.0 s", "[4.0-2.0 s]", "[2.0-2.0 s]", "[2-4 s]", "[2.0-4.0]", "[-2.0-4.0 s]"]
+)
 def test_what_is_no_window_is_none(text):
     assert Window.parse(text) is None
 
@@ -55,7 +57,11 @@ def test_instants_tile_the_window(count):
 
 def test_overlap_of_windows():
     window = Window(2.0, 4.0)
-    assert (window.iou(window), window.iou(Window(3.0, 5.0)), window.iou(Window(4.0, 5.0))) == (1.0, pytest.approx(1 / 3), 0.0)
+    assert (window.iou(window), window.iou(Window(3.0, 5.0)), window.iou(Window(4.0, 5.0))) == (
+        1.0,
+        pytest.approx(1 / 3),
+        0.0,
+    )
     assert [window.contains(s) for s in (1.9, 2.0, 3.9, 4.0)] == [False, True, True, False]
     assert window.midpoint_s == 3.0
 

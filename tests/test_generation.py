@@ -1,4 +1,4 @@
-"""The decode loop: step by step equals one forward, a batch equals its rows, and a stopped answer leaves nothing behind."""
+"""The decode loop: steps equal one forward, a batch equals its rows, and a stopped answer leaves nothing behind."""
 
 import gc
 import weakref
@@ -50,7 +50,7 @@ def decode(thinker, rows, modes, sampling, cancelled=lambda: False):
 
 
 def predicted(row, start):
-    """Indices from `start` on of the tokens that the model itself chose or made, one a step: all but echoes and closings."""
+    """Indices from `start` on of what the model itself chose or made, one a step: all but echoes and closings."""
     return [i for i in range(start, len(row)) if row.kinds[i] != Kind.ECHO and row.token_ids[i] != row.ids.close]
 
 
@@ -97,7 +97,12 @@ def test_decoding_equals_one_forward_under_every_variant(tiny64, asked, position
 def mixed_rows(asked, make_clip):
     """Other lengths, other modalities, other modes, other questions."""
     modes = [Mode.LATENT, Mode.DIRECT, Mode.LATENT, Mode.LATENT]
-    clips = [make_clip(0, 6.0), make_clip(1, 3.0, sound=False), make_clip(2, 2.0, picture=False), make_clip(3, 4.0, sound=False)]
+    clips = [
+        make_clip(0, 6.0),
+        make_clip(1, 3.0, sound=False),
+        make_clip(2, 2.0, picture=False),
+        make_clip(3, 4.0, sound=False),
+    ]
     questions = ["What is seen?", "Is a red circle seen while the bell rings?", "What sounds?", "And?"]
     return [asked(*parts) for parts in zip(clips, questions, modes, strict=True)], modes
 
@@ -139,7 +144,11 @@ def vectors(events):
 def test_a_follow_up_after_two_blocks_equals_one_forward(tiny64, asked):
     row = asked()
     assert_equals_one_forward(tiny64, [row], [Mode.LATENT], replace(GREEDY, max_blocks=2))
-    for question, mode, blocks in (("And what sounds?", Mode.LATENT, 3), ("Sure?", Mode.DIRECT, 3), ("Why?", Mode.LATENT, 5)):
+    for question, mode, blocks in (
+        ("And what sounds?", Mode.LATENT, 3),
+        ("Sure?", Mode.DIRECT, 3),
+        ("Why?", Mode.LATENT, 5),
+    ):
         add_question(row, question, mode, tiny64.encode_text)
         assert_equals_one_forward(tiny64, [row], [mode], replace(GREEDY, max_blocks=blocks - len(row.windows)))
         assert len(row.windows) == blocks
@@ -178,7 +187,13 @@ def test_a_block_is_trigger_echo_window_latents_and_close(tiny64, asked):
     first = row.kinds.index(Kind.TRIGGER)
     opened = next(e for e in events if isinstance(e, LatentOpened))
     n_window = row.kinds.count(Kind.WINDOW)
-    kinds = [Kind.TRIGGER, *[Kind.ECHO] * len(row.question_ids), *[Kind.WINDOW] * n_window, *[Kind.LATENT] * 9, Kind.TEXT]
+    kinds = [
+        Kind.TRIGGER,
+        *[Kind.ECHO] * len(row.question_ids),
+        *[Kind.WINDOW] * n_window,
+        *[Kind.LATENT] * 9,
+        Kind.TEXT,
+    ]
     assert row.kinds[first : first + len(kinds)] == kinds
     assert row.blocks[first : first + len(kinds)] == [0] * (len(kinds) - 1) + [-1]
     assert [row.token_ids[i] for i, kind in enumerate(row.kinds) if kind == Kind.ECHO] == row.question_ids
@@ -189,20 +204,27 @@ def test_a_block_is_trigger_echo_window_latents_and_close(tiny64, asked):
     at = kinds_of_events.index(LatentOpened)
     assert kinds_of_events[at : at + 11] == [LatentOpened, *[LatentStep] * 9, LatentClosed]
     assert kinds_of_events[-1] is Finished and kinds_of_events.count(Finished) == 1
-    text = [t for i, t in enumerate(row.token_ids) if i >= start and row.kinds[i] == Kind.TEXT and t not in (row.ids.close, row.ids.end_of_turn)]
+    text = [
+        t
+        for i, t in enumerate(row.token_ids)
+        if i >= start and row.kinds[i] == Kind.TEXT and t not in (row.ids.close, row.ids.end_of_turn)
+    ]
     assert [t for e in events if isinstance(e, TextDelta) for t in e.token_ids] == text
     assert "".join(e.text for e in events if isinstance(e, TextDelta)).strip() == events[-1].answer
 
 
 def test_latents_in_events_are_what_is_fed_back(tiny64, asked):
     row = asked()
-    steps = [e for e in decode(tiny64, [row], [Mode.LATENT], replace(GREEDY, max_blocks=2))[0] if isinstance(e, LatentStep)]
+    steps = [
+        e for e in decode(tiny64, [row], [Mode.LATENT], replace(GREEDY, max_blocks=2))[0] if isinstance(e, LatentStep)
+    ]
     assert torch.equal(vectors(steps), torch.stack(row.latents).float())
     embeds = tiny64.embed_rows([row], torch.tensor([row.token_ids]))[0]
     assert torch.equal(embeds[[i for i, kind in enumerate(row.kinds) if kind == Kind.LATENT]], torch.stack(row.latents))
     assert [(e.index, e.modality, e.instant, e.cell) for e in steps[9:]] == [
-        *((2 * i + r, "visual", i, (r, 0)) for i in range(3) for r in range(2)), *((6 + i, "audio", i, None) for i in range(3))
-    ]  # fmt: skip
+        *((2 * i + r, "visual", i, (r, 0)) for i in range(3) for r in range(2)),
+        *((6 + i, "audio", i, None) for i in range(3)),
+    ]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
@@ -218,7 +240,17 @@ def test_an_answer_keeps_its_limits(tiny64, asked, limit, sampling):
 def test_a_direct_answer_has_no_block_and_layout_tokens_are_never_chosen(tiny64, asked):
     """Rows of the output layer are made loud one by one; only what may be said is ever said."""
     ids = tiny64.ids
-    layout = [ids.close, ids.latent_pad, ids.video, ids.audio, ids.vision_bos, ids.vision_eos, ids.audio_bos, ids.audio_eos, ids.padding]
+    layout = [
+        ids.close,
+        ids.latent_pad,
+        ids.video,
+        ids.audio,
+        ids.vision_bos,
+        ids.vision_eos,
+        ids.audio_bos,
+        ids.audio_eos,
+        ids.padding,
+    ]
     weight = tiny64.model.lm_head.weight
     kept = weight.detach().clone()
     try:
@@ -260,19 +292,23 @@ def test_a_clip_without_any_token_is_answered(tiny64, asked, make_clip):
 
 def short(thinker):
     """Three latents a block, short windows and few words, so that a test can stop everywhere."""
-    return replace(thinker, spec=replace(thinker.spec, instants=1, max_window_tokens=2)), replace(GREEDY, max_new_tokens=5, max_blocks=2)
+    return replace(thinker, spec=replace(thinker.spec, instants=1, max_window_tokens=2)), replace(
+        GREEDY, max_new_tokens=5, max_blocks=2
+    )
 
 
 def test_a_stop_is_honoured_between_any_two_steps_and_leaves_a_sound_row(tiny64, asked):
-    """Whenever an answer is stopped, what was told is a beginning of the whole, a block begun is taken back, and the next
-    question decodes as one forward says."""
+    """Whenever an answer is stopped, what was told is a beginning of the whole, a block begun is taken back, and the
+    next question decodes as one forward says."""
     thinker, sampling = short(tiny64)
     whole_row = asked(thinker=thinker)
     whole = blocks_told(decode(thinker, [whole_row], [Mode.LATENT], sampling)[0])
     n_steps = len(predicted(whole_row, len(asked(thinker=thinker))))
     for stop_after in range(n_steps):
         row, checks = asked(thinker=thinker), iter(range(stop_after))
-        events = decode(thinker, [row], [Mode.LATENT], sampling, cancelled=lambda steps=checks: next(steps, None) is None)[0]
+        events = decode(
+            thinker, [row], [Mode.LATENT], sampling, cancelled=lambda steps=checks: next(steps, None) is None
+        )[0]
         assert events[-1].reason == "cancelled"
         assert blocks_told(events) == whole[: len(blocks_told(events))]
         assert len(row.latents) == len(row.windows) * thinker.spec.n_latents == row.kinds.count(Kind.LATENT)

@@ -26,10 +26,20 @@ def test_logits_equal_the_stock_forward_under_the_open_flow(tiny64, make_clip, p
     row = asked(tiny64, tiny64.encode_clip(clip))
     ids = torch.tensor([row.token_ids])
     patches, grid = patchify(clip.frames, tiny64.video)
-    media = {"pixel_values_videos": patches, "video_grid_thw": torch.tensor([grid]), "video_second_per_grid": torch.ones(1)}
+    media = {
+        "pixel_values_videos": patches,
+        "video_grid_thw": torch.tensor([grid]),
+        "video_second_per_grid": torch.ones(1),
+    }
     if sound:
-        mel = tiny64.mel(clip.waveform, sampling_rate=16_000, return_attention_mask=True, return_tensors="pt")  # padded to 30 s
-        media |= {"input_features": mel["input_features"], "feature_attention_mask": mel["attention_mask"], "use_audio_in_video": True}
+        mel = tiny64.mel(
+            clip.waveform, sampling_rate=16_000, return_attention_mask=True, return_tensors="pt"
+        )  # padded to 30 s
+        media |= {
+            "input_features": mel["input_features"],
+            "feature_attention_mask": mel["attention_mask"],
+            "use_audio_in_video": True,
+        }
     stock = tiny64.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **media).logits
     ours = tiny64.logits(tiny64.full([row]))
     torch.testing.assert_close(ours, stock, rtol=0, atol=1e-6)
@@ -39,7 +49,10 @@ def test_logits_equal_the_stock_forward_under_the_open_flow(tiny64, make_clip, p
 @torch.no_grad()
 def test_rows_of_a_padded_batch_equal_each_alone(tiny64, make_clip):
     clips = [make_clip(0, 2.0), make_clip(1, 4.0, sound=False), make_clip(2, 3.0, picture=False)]
-    rows = [asked(tiny64, tiny64.encode_clip(clip), mode=mode) for clip, mode in zip(clips, [Mode.DIRECT, Mode.LATENT, Mode.LATENT], strict=True)]
+    rows = [
+        asked(tiny64, tiny64.encode_clip(clip), mode=mode)
+        for clip, mode in zip(clips, [Mode.DIRECT, Mode.LATENT, Mode.LATENT], strict=True)
+    ]
     together = tiny64.full(rows)
     for b, row in enumerate(rows):
         torch.testing.assert_close(together[b, : len(row)], tiny64.full([row])[0], rtol=0, atol=1e-9)
@@ -62,7 +75,10 @@ def test_sound_within_a_chunk_of_two_seconds_does_not_depend_on_what_follows(tin
     torch.testing.assert_close(beginning[:95], whole[:95], rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("count, fps, starts, last_end", [(8, 2.0, [0, 1, 2, 3], 4.5), (5, 2.0, [0, 1, 2], 4.5), (1, 2.0, [0], 4.5), (6, 4.0, [0, 0.5, 1], 4.5)])
+@pytest.mark.parametrize(
+    "count, fps, starts, last_end",
+    [(8, 2.0, [0, 1, 2, 3], 4.5), (5, 2.0, [0, 1, 2], 4.5), (1, 2.0, [0], 4.5), (6, 4.0, [0, 0.5, 1], 4.5)],
+)
 def test_pictures_stand_at_their_true_times(tiny, make_clip, count, fps, starts, last_end):
     clip = make_clip(0, 4.5)
     clip = replace(clip, frames=clip.frames[:1].repeat(count, 0), frame_times_s=np.arange(count) / fps, sample_fps=fps)
@@ -93,10 +109,16 @@ def test_the_latent_is_the_hidden_state_or_its_linear_image(tiny):
 def test_special_tokens_are_one_id_each_and_all_different(tiny):
     ids = vars(tiny.ids)
     assert len(set(ids.values())) == len(ids)
-    assert [tiny.encode_text(token) for token in LATENT_TOKENS] == [[ids["trigger"]], [ids["close"]], [ids["latent_pad"]]]
+    assert [tiny.encode_text(token) for token in LATENT_TOKENS] == [
+        [ids["trigger"]],
+        [ids["close"]],
+        [ids["latent_pad"]],
+    ]
 
 
-@pytest.mark.parametrize("text", ["What is seen?", "né \N{BELL} 何", "[2.0-4.0 s]\n\ttab  two spaces", "\N{ZERO WIDTH JOINER}\x7f"])
+@pytest.mark.parametrize(
+    "text", ["What is seen?", "né \N{BELL} 何", "[2.0-4.0 s]\n\ttab  two spaces", "\N{ZERO WIDTH JOINER}\x7f"]
+)
 def test_any_text_encodes_and_reads_back(tiny, text):
     assert tiny.tokenizer.decode(tiny.encode_text(text)) == text
     assert tiny.cached_text(text) == tiny.cached_text(text) == tiny.encode_text(text)

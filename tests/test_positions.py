@@ -16,7 +16,7 @@ GRID = (4, 6)
 
 
 def with_media(seconds=6):
-    """A builder after 5 words and a clip with a picture a second on a 4 x 6 grid; second 0 has id 5, text resumes at 256."""
+    """A builder after 5 words and a clip with a picture a second on a 4 x 6 grid; second 0 has id 5."""
     cells = np.array([(r, c) for r in range(GRID[0]) for c in range(GRID[1])])
     _, builder = PositionBuilder().text(5)
     times = np.concatenate([np.repeat(np.arange(seconds), len(cells)), np.arange(25 * seconds) / 25])
@@ -100,7 +100,10 @@ def test_a_clip_stands_where_the_library_puts_it(tiny, make_clip, seconds, pictu
 
 def test_both_brackets_of_a_side_share_one_id(tiny, make_clip):
     row = new_sequence(tiny.encode_clip(make_clip(0, 2.0)), tiny.spec, tiny.ids, tiny.encode_text)
-    where = {name: row.token_ids.index(getattr(tiny.ids, name)) for name in ("vision_bos", "audio_bos", "audio_eos", "vision_eos")}
+    where = {
+        name: row.token_ids.index(getattr(tiny.ids, name))
+        for name in ("vision_bos", "audio_bos", "audio_eos", "vision_eos")
+    }
     t = {name: row.positions[0][i] for name, i in where.items()}
     assert t["vision_bos"] == t["audio_bos"] == row.builder.media_start - 1
     assert t["vision_eos"] == t["audio_eos"] == row.builder.next_id - 1

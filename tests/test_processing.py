@@ -40,7 +40,9 @@ def test_sizes_are_whole_patches_within_the_bounds(spec):
 def test_sizes_equal_the_librarys(spec):
     for height, width in sizes():
         if min(height, width) >= 28 and max(height, width) <= 200 * min(height, width):
-            assert resized_size(height, width, spec) == smart_resize(height, width, 28, spec.min_pixels, spec.max_pixels)
+            assert resized_size(height, width, spec) == smart_resize(
+                height, width, 28, spec.min_pixels, spec.max_pixels
+            )
 
 
 def frames(count, height, width, seed=0):
@@ -49,7 +51,9 @@ def frames(count, height, width, seed=0):
 
 def library_picture(frame, spec):
     """The library's patches of one picture: what two equal frames give."""
-    out = Qwen2VLImageProcessorPil(size={"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels})(Image.fromarray(frame), return_tensors="pt")
+    out = Qwen2VLImageProcessorPil(size={"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels})(
+        Image.fromarray(frame), return_tensors="pt"
+    )
     return out["pixel_values"], tuple(out["image_grid_thw"][0].tolist())
 
 

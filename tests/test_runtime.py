@@ -62,16 +62,29 @@ def test_the_answer_is_the_fold_of_the_stream_and_every_beginning_folds(runtime,
 
 def test_a_trace_tells_the_run(runtime, make_clip):
     trace = answer(runtime, make_clip(0))
-    assert (trace.question, trace.mode, trace.flow, trace.model, trace.weights) == (QUESTION, "latent", "strict", "tiny", "random")
+    assert (trace.question, trace.mode, trace.flow, trace.model, trace.weights) == (
+        QUESTION,
+        "latent",
+        "strict",
+        "tiny",
+        "random",
+    )
     assert trace.spec == runtime.spec.to_dict() and trace.sampling["max_blocks"] == 2 and trace.has_null
-    assert (trace.clip.name, trace.clip.duration_s, len(trace.clip.thumbnails), len(trace.clip.sound)) == ("clip 0.mp4", 4.0, 8, 64_000)
+    assert (trace.clip.name, trace.clip.duration_s, len(trace.clip.thumbnails), len(trace.clip.sound)) == (
+        "clip 0.mp4",
+        4.0,
+        8,
+        64_000,
+    )
     assert (trace.reason, trace.tokens, trace.notices) == ("length", 6, ("The answer was cut at the token limit.",))
     assert [len(block.latents) for block in trace.blocks] == [9, 9]
     for block in trace.blocks:
         for latent in block.latents:
             moments = trace.moments(latent.modality)
             assert [m.rank for m in latent.matches] == [1, 2, 3, 4, 5]
-            assert all((m.start_s, m.end_s) == (moments.start_s[m.moment], moments.end_s[m.moment]) for m in latent.matches)
+            assert all(
+                (m.start_s, m.end_s) == (moments.start_s[m.moment], moments.end_s[m.moment]) for m in latent.matches
+            )
             assert 1 / 200 <= latent.p <= latent.p_corrected + 1e-12 <= 1 + 1e-12
             assert len(latent.scores) == len(np.unique(moments.start_s))
 
@@ -83,7 +96,9 @@ def test_without_donors_there_are_ranks_and_no_p(tiny64, make_clip):
     assert {(z.p, z.p_corrected, z.is_evidence, len(z.matches)) for z in latents} == {(None, None, None, 5)}
 
 
-@pytest.mark.parametrize("picture, sound, seconds", [(False, True, 4.0), (True, False, 4.0), (True, True, 0.5), (False, True, 0.05)])
+@pytest.mark.parametrize(
+    "picture, sound, seconds", [(False, True, 4.0), (True, False, 4.0), (True, True, 0.5), (False, True, 0.05)]
+)
 @pytest.mark.parametrize("mode", Mode)
 def test_any_clip_is_answered_and_its_trace_can_be_saved(runtime, make_clip, tmp_path, picture, sound, seconds, mode):
     trace = answer(runtime, make_clip(0, seconds, picture=picture, sound=sound), mode=mode)
@@ -99,7 +114,7 @@ def test_any_clip_is_answered_and_its_trace_can_be_saved(runtime, make_clip, tmp
 
 @pytest.mark.parametrize("event_type", [Started, LatentOpened, LatentStep, LatentClosed])
 def test_a_stopped_stream_leaks_nothing(runtime, tiny64, donors, make_clip, event_type):
-    """Closed anywhere, the next answer is that of a runtime that was never asked; the stopped conversation is let go."""
+    """Closed anywhere, the next answer is that of a runtime never asked before; the stopped conversation is let go."""
     clip, other = make_clip(0), make_clip(1)
     row = runtime.conversation(clip)
     stream = runtime.stream(clip, "And what sounds?", sampling=SAMPLING, conversation=row)
@@ -118,7 +133,9 @@ def test_a_cancelled_stream_finishes_and_its_conversation_goes_on(runtime, make_
     """What was said stays, the block begun is gone, and the follow-up folds into a trace of its own."""
     clip, events = make_clip(0), []
     row = runtime.conversation(clip)
-    stream = runtime.stream(clip, QUESTION, sampling=SAMPLING, conversation=row, cancelled=lambda: isinstance(events[-1], LatentStep))
+    stream = runtime.stream(
+        clip, QUESTION, sampling=SAMPLING, conversation=row, cancelled=lambda: isinstance(events[-1], LatentStep)
+    )
     for event in stream:
         events.append(event)
     trace = Trace.from_events(events)
@@ -171,8 +188,12 @@ def test_moments_are_the_clips_own_features_in_place_and_time(tiny, make_clip):
 
 @pytest.mark.parametrize(
     "changes, message",
-    [({"question": "  "}, "question is empty"), ({"question": "x" * 2001}, "2001 characters"), ({"mode": "loud"}, "unknown Mode 'loud'")],
-)  # fmt: skip
+    [
+        ({"question": "  "}, "question is empty"),
+        ({"question": "x" * 2001}, "2001 characters"),
+        ({"mode": "loud"}, "unknown Mode 'loud'"),
+    ],
+)
 def test_a_bad_request_is_refused_before_anything_is_computed(runtime, make_clip, changes, message):
     request = {"question": QUESTION, "mode": "latent"} | changes
     with pytest.raises(RequestError, match=message):

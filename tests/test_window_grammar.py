@@ -1,4 +1,4 @@
-"""The window grammar: whatever may be written leads to a window, and what is written resolves to one inside the clip."""
+"""The window grammar: whatever may be written leads to a window, and what is written resolves to one in the clip."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""Training reads what generation writes: same tokens, same hidden states; and self-fed latents are those of decoding."""
+"""Training reads what generation writes: same tokens, same hidden states; self-fed latents are those of decoding."""
 
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -36,7 +36,10 @@ def thinker(request, tiny64):
 
 @pytest.fixture(scope="module")
 def clips(tiny64, make_clip):
-    return [tiny64.encode_clip(clip) for clip in (make_clip(0), make_clip(1, 3.0, sound=False), make_clip(2, 4.0, picture=False))]
+    return [
+        tiny64.encode_clip(clip)
+        for clip in (make_clip(0), make_clip(1, 3.0, sound=False), make_clip(2, 4.0, picture=False))
+    ]
 
 
 @contextmanager
@@ -59,7 +62,7 @@ def generated(thinker, clip, asked, mode):
     text = thinker.encode_text
     row = new_sequence(clip, thinker.spec, thinker.ids, text)
     add_question(row, asked.text, mode, text)
-    said = text(asked.closing) + [thinker.ids.end_of_turn]
+    said = [*text(asked.closing), thinker.ids.end_of_turn]
     if mode is Mode.LATENT:
         said = [*text(asked.lead), thinker.ids.trigger, *text(str(asked.window)), *said]
     with forced(thinker, said):
@@ -88,12 +91,19 @@ def test_the_training_forward_equals_generation_on_the_same_tokens(thinker, clip
     embeds = batch.embeds.index_put((batch.latents[0], batch.latents[2]), own.to(batch.embeds.dtype))
     hidden = thinker.forward(embeds, batch.positions, batch.mask)
     torch.testing.assert_close(hidden, thinker.full([row]), rtol=0, atol=1e-9)
-    torch.testing.assert_close(thinker.latent(hidden[batch.latents[0], batch.latents[1]]), own.to(hidden.dtype), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        thinker.latent(hidden[batch.latents[0], batch.latents[1]]), own.to(hidden.dtype), rtol=0, atol=1e-9
+    )
 
 
 @torch.no_grad()
 def test_a_packed_row_equals_each_question_alone(thinker, clips):
-    parts = [(QUESTIONS[:1], [], None), (QUESTIONS[1:2], [], None), ([], QUESTIONS[2:], None), ([], [], "A red circle.")]
+    parts = [
+        (QUESTIONS[:1], [], None),
+        (QUESTIONS[1:2], [], None),
+        ([], QUESTIONS[2:], None),
+        ([], [], "A red circle."),
+    ]
     packed = build_example(thinker, clips[0], QUESTIONS[:2], QUESTIONS[2:], "A red circle.")
     alone = [build_example(thinker, clips[0], *part) for part in parts]
     together = make_batch(thinker, [packed])
@@ -102,7 +112,10 @@ def test_a_packed_row_equals_each_question_alone(thinker, clips):
     for example in alone:
         batch = make_batch(thinker, [example])
         own = thinker.forward(batch.embeds, batch.positions, batch.mask)
-        for targets, numbers, everything in ((batch.text, text, together.text), (batch.latents, latents, together.latents)):
+        for targets, numbers, everything in (
+            (batch.text, text, together.text),
+            (batch.latents, latents, together.latents),
+        ):
             chosen = everything[:, [next(numbers) for _ in range(targets.shape[1])]]
             torch.testing.assert_close(hidden[chosen[0], chosen[1]], own[targets[0], targets[1]], rtol=0, atol=1e-9)
             assert torch.equal(together.positions[:, 0, chosen[1]], batch.positions[:, 0, targets[1]])
@@ -111,12 +124,14 @@ def test_a_packed_row_equals_each_question_alone(thinker, clips):
 
 @torch.no_grad()
 def test_jacobi_passes_converge_to_sequential_feedback(thinker, clips):
-    """Rows of unlike length with one, two and three questions: after t passes the first t latents of every block are those of
-    decoding, after K passes all are; not one pass earlier."""
+    """Rows of unlike length with one, two and three questions: after t passes the first t latents of every block are
+    those of decoding, after K passes all are; not one pass earlier."""
     examples = [build_example(thinker, clip, QUESTIONS[: n + 1], QUESTIONS[:n], None) for n, clip in enumerate(clips)]
     batch = make_batch(thinker, examples)
     k = thinker.spec.n_latents
-    rows = [generated(thinker, clip, asked, Mode.LATENT) for n, clip in enumerate(clips) for asked in QUESTIONS[: n + 1]]
+    rows = [
+        generated(thinker, clip, asked, Mode.LATENT) for n, clip in enumerate(clips) for asked in QUESTIONS[: n + 1]
+    ]
     sequential = torch.stack([torch.stack(row.latents) for row in rows])
     assert sequential.shape == (6, k, 32)
     for passes in range(1, k + 1):
@@ -151,7 +166,9 @@ def test_losses_pull_on_the_model_and_skip_what_a_clip_lacks(tiny64, clips):
     assert {"ce_text", "ce_window", "ce_answer", "alignment"} == set(losses)
     changed = replace(batch, anchors=torch.where(batch.exists[:, None], batch.anchors, 99.0))
     assert torch.equal(batch_losses(tiny64, changed, batch.anchors)["alignment"], losses["alignment"])
-    predicted = tiny64.latent(tiny64.forward(batch.embeds, batch.positions, batch.mask)[batch.latents[0], batch.latents[1]])
+    predicted = tiny64.latent(
+        tiny64.forward(batch.embeds, batch.positions, batch.mask)[batch.latents[0], batch.latents[1]]
+    )
     expected = (predicted - batch.anchors)[batch.exists].square().mean()
     torch.testing.assert_close(losses["alignment"], expected.float())
     weight = tiny64.model.model.language_model.layers[0].self_attn.q_proj.weight
