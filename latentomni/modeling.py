@@ -136,14 +136,19 @@ class Thinker:
         ).last_hidden_state
 
     @contextmanager
-    def first_layer(self) -> Iterator[list[torch.Tensor]]:
-        """Inside the context, every forward appends the hidden state (B, T, D) after the first layer."""
-        seen: list[torch.Tensor] = []
-        hook = self._text_model.layers[0].register_forward_hook(lambda _module, _inputs, out: seen.append(out[0] if isinstance(out, tuple) else out))
+    def layer_states(self) -> Iterator[list[torch.Tensor]]:
+        """Inside the context, a forward appends the hidden state (B, T, D) after each layer."""
+        states: list[torch.Tensor] = []
+
+        def keep(_module, _inputs, out) -> None:
+            states.append(out[0] if isinstance(out, tuple) else out)
+
+        hooks = [layer.register_forward_hook(keep) for layer in self._text_model.layers]
         try:
-            yield seen
+            yield states
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.model.lm_head(hidden)

@@ -11,6 +11,7 @@ import torch
 
 from latentomni.anchors import pool_anchors
 from latentomni.avworld.questions import Question
+from latentomni.clock import Window
 from latentomni.config import Mode
 from latentomni.modeling import Thinker
 from latentomni.processing import add_question, new_sequence
@@ -23,6 +24,7 @@ __all__ = ["Example", "build_example", "choose"]
 class Example:
     """A packed row. text_targets: (predictor index, token id, group) where group is "text", "window" or "answer".
     latent_targets: (predictor index, token index of the latent) in order. anchors, exists: (S * K, D) and (S * K,).
+    asked: (token index, window) of the echoed word that is looked or listened for.
     """
 
     sequence: Sequence
@@ -30,6 +32,7 @@ class Example:
     latent_targets: list[tuple[int, int]] = field(default_factory=list)
     anchors: list[torch.Tensor] = field(default_factory=list)
     exists: list[torch.Tensor] = field(default_factory=list)
+    asked: list[tuple[int, Window]] = field(default_factory=list)
 
     def say(self, token_ids: list[int], group: str) -> None:
         """Append supervised text; its first token is predicted by whatever stands last."""
@@ -37,12 +40,14 @@ class Example:
         self.text_targets += [(start - 1 + i, token, group) for i, token in enumerate(token_ids)]
         self.sequence.add_text(token_ids)
 
-    def reason(self, window_ids: list[int], clip: ClipFeatures, question: Question) -> None:
+    def reason(self, window_ids: list[int], asked_id: int, clip: ClipFeatures, question: Question) -> None:
         """Append a latent block: supervised trigger and window, then latents whose targets are the window's anchors."""
         row = self.sequence
         self.text_targets.append((len(row) - 1, row.ids.trigger, "text"))
         row.open_block()
         start = len(row)
+        echoed = len(row.question_ids)
+        self.asked += [(start - echoed + i, question.window) for i, token in enumerate(row.question_ids) if token == asked_id]
         self.text_targets += [(start - 1 + i, token, "window") for i, token in enumerate(window_ids)]
         row.add_window_tokens(window_ids)
         first = len(row)
@@ -62,7 +67,7 @@ def build_example(thinker: Thinker, clip: ClipFeatures, latent: list[Question], 
     for question in latent:
         add_question(row, question.text, Mode.LATENT, text, isolated=True)
         example.say(text(question.lead), "text")
-        example.reason(text(str(question.window)), clip, question)
+        example.reason(text(str(question.window)), text(_asked(question))[-1], clip, question)
         example.say(text(question.closing) + end, "answer")
     for question in direct:
         add_question(row, question.text, Mode.DIRECT, text, isolated=True)
@@ -71,6 +76,11 @@ def build_example(thinker: Thinker, clip: ClipFeatures, latent: list[Question], 
         add_question(row, "Describe the clip.", Mode.DIRECT, text, isolated=True)
         example.say(thinker.encode_text(narration) + end, "narration")
     return example
+
+
+def _asked(question: Question) -> str:
+    """What the window is found by, as it stands in the question: " bell" or " red star"."""
+    return " " + question.lead.split(" the ")[1].rstrip(".")
 
 
 def choose(rng: np.random.Generator, questions: tuple[Question, ...], count: int) -> list[Question]:

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from transformers import DynamicCache
 
 from latentomni.attention_flow import Kind, Layout, attention_mask
+from latentomni.clock import POSITIONS_PER_SECOND
 from latentomni.modeling import Thinker
 from latentomni.sequence import collate
 from latentomni.training.examples import Example
 
-__all__ = ["Batch", "ClockProbe", "batch_losses", "make_batch", "self_fed_latents"]
+__all__ = ["Batch", "TimeProbes", "batch_losses", "make_batch", "self_fed_latents"]
 
 _CLOCK_BINS, _CLOCK_STEP_IDS = 24, 12  # bins of about half a second
 
@@ -22,7 +23,7 @@ _CLOCK_BINS, _CLOCK_STEP_IDS = 24, 12  # bins of about half a second
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Packed rows as tensors. embeds: (B, T, D) with latents at their anchors. text, latents: (3 or 4, n) index lists:
-    row, predictor, target (token id, or token index of the latent). anchors: (n, D). group: one name per text target."""
+    row, predictor, target (token id, or token index of the latent). anchors: (n, D). asked: (3, n) row, token, time bin. group: one name per text target."""
 
     embeds: torch.Tensor
     positions: torch.Tensor
@@ -33,6 +34,7 @@ class Batch:
     latents: torch.Tensor
     anchors: torch.Tensor
     exists: torch.Tensor
+    asked: torch.Tensor
 
 
 def make_batch(thinker: Thinker, examples: list[Example]) -> Batch:
@@ -45,36 +47,43 @@ def make_batch(thinker: Thinker, examples: list[Example]) -> Batch:
     anchors = torch.cat([a for e in examples for a in e.anchors] or [torch.zeros(0, embeds.shape[-1])]).to(device).float()
     exists = torch.cat([x for e in examples for x in e.exists] or [torch.zeros(0, dtype=torch.bool)]).to(device)
     mask = attention_mask(layout, layout, packed=True)
+    asked = torch.tensor([(b, i, int(w.midpoint_s * POSITIONS_PER_SECOND) // _CLOCK_STEP_IDS)
+                          for b, e in enumerate(examples) for i, w in e.asked], dtype=torch.long).reshape(-1, 3).T  # fmt: skip
     embeds = embeds.index_put((latents[0], latents[2]), anchors.to(embeds.dtype))
     return Batch(embeds, positions.to(device), layout, mask.to(device), text.to(device),
-                 [g for e in examples for _, _, g in e.text_targets], latents.to(device), anchors, exists)  # fmt: skip
+                 [g for e in examples for _, _, g in e.text_targets], latents.to(device), anchors, exists, asked.to(device))  # fmt: skip
 
 
-class ClockProbe(torch.nn.Module):
-    """Reads the second from a media token after the first layer, and so teaches that layer to write it.
+class TimeProbes(torch.nn.Module):
+    """Two linear readers of time inside the model, used in training only.
 
-    Rotary positions are relative: no token is told its own time. Without this the model finds what is asked for but
-    cannot say when it was (docs/LOG.md). Used in training only.
+    clock: the half second of every media token, after the first layer. Rotary positions are relative; without this no
+    token is told its own time. search: the middle of the window, after the second layer, at the echoed word that is asked
+    for ("bell", or "star" of "red star"). Without them the model finds what is asked for late, and when it was never (docs/LOG.md).
     """
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.head = torch.nn.Linear(hidden, _CLOCK_BINS)
+        self.clock, self.search = torch.nn.Linear(hidden, _CLOCK_BINS), torch.nn.Linear(hidden, _CLOCK_BINS)
 
-    def loss(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """hidden: (B, T, D) after the first layer."""
+    def losses(self, states: list[torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
+        """states: (B, T, D) after each layer."""
         t = batch.positions[0]
         media = (batch.layout.kind == Kind.MEDIA).to(t.device)
         start = t.masked_fill(~media, 1 << 30).amin(1, keepdim=True)
         time_bin = ((t - start - 1).clamp_min(0) // _CLOCK_STEP_IDS).clamp_max(_CLOCK_BINS - 1)
-        return F.cross_entropy(self.head(hidden[media]), time_bin[media])
+        losses = {"clock": F.cross_entropy(self.clock(states[0][media]), time_bin[media])}
+        if batch.asked.numel():
+            row, token, bin_ = batch.asked
+            losses["search"] = F.cross_entropy(self.search(states[1][row, token]), bin_)
+        return losses
 
 
-def batch_losses(thinker: Thinker, batch: Batch, vectors: torch.Tensor, clock: ClockProbe | None = None) -> dict[str, torch.Tensor]:
+def batch_losses(thinker: Thinker, batch: Batch, vectors: torch.Tensor, probes: TimeProbes | None = None) -> dict[str, torch.Tensor]:
     """Unweighted terms with `vectors` (n, D) fed at the latent slots: cross-entropy by group, and the alignment of every
     predicted latent with its anchor (paper eq. 5, mean over dimensions: alignment_reduction="mean")."""
     embeds = batch.embeds.index_put((batch.latents[0], batch.latents[2]), vectors.to(batch.embeds.dtype))
-    with thinker.first_layer() as first:
+    with thinker.layer_states() as states:
         hidden = thinker.forward(embeds, batch.positions, batch.mask)
     logits = thinker.logits(hidden[batch.text[0], batch.text[1]])
     nll = F.cross_entropy(logits.float(), batch.text[2], reduction="none")
@@ -84,9 +93,7 @@ def batch_losses(thinker: Thinker, batch: Batch, vectors: torch.Tensor, clock: C
     if len(batch.anchors):
         predicted = thinker.latent(hidden[batch.latents[0], batch.latents[1]]).float()
         losses["alignment"] = F.mse_loss(predicted[batch.exists], batch.anchors[batch.exists])
-    if clock is not None:
-        losses["clock"] = clock.loss(first[0], batch)
-    return losses
+    return losses | (probes.losses(states, batch) if probes else {})
 
 
 @torch.no_grad()

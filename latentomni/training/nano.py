@@ -21,14 +21,14 @@ from latentomni.modeling import Thinker
 from latentomni.runtime import DONORS_FILE
 from latentomni.training.donors import build_donors
 from latentomni.training.examples import build_example, choose
-from latentomni.training.losses import ClockProbe, batch_losses, make_batch, self_fed_latents
+from latentomni.training.losses import TimeProbes, batch_losses, make_batch, self_fed_latents
 from latentomni.training.pool import ClipPool
 from latentomni.training.towers import AudioProbe, VisionProbe, scale_features
 
 __all__ = ["NanoRecipe", "Stage", "train_nano"]
 
 logger = logging.getLogger(__name__)
-_WEIGHTS = {"ce_text": 0.5, "ce_window": 2.0, "ce_answer": 1.0, "ce_narration": 1.0, "clock": 0.5, "alignment": 4.0}
+_WEIGHTS = {"ce_text": 0.5, "ce_window": 2.0, "ce_answer": 1.0, "ce_narration": 1.0, "clock": 0.5, "search": 0.5, "alignment": 4.0}
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class NanoRecipe:
         Stage("vision", 500, 16, 2e-3),
         Stage("audio", 250, 16, 2e-3),
         Stage("narrate", 250, 8, 1e-3, latent=4, narrate=1.0, noise=0.1),
-        Stage("localise", 450, 10, 1e-3, latent=6, narrate=0.1, noise=0.1),
-        Stage("feedback", 400, 8, 1e-3, latent=6, direct=1, narrate=0.05, self_fed=0.85, noise=0.1),
+        Stage("localise", 250, 10, 1e-3, latent=6, narrate=0.1, noise=0.1),
+        Stage("feedback", 200, 8, 1e-3, latent=6, direct=1, narrate=0.05, self_fed=0.85, noise=0.1),
     )
 
 
@@ -83,14 +83,14 @@ class _Run:
         self.thinker.head.to(device)
         self.thinker.weights = "nano"
         torch.manual_seed(recipe.seed)
-        self.clock = ClockProbe(self.thinker.hidden_size).to(device)
+        self.times = TimeProbes(self.thinker.hidden_size).to(device)
         self.probes = {"vision": VisionProbe(self.thinker.hidden_size).to(device), "audio": AudioProbe(self.thinker.hidden_size).to(device)}
         self.pool: ClipPool | None = None
         self.stage, self.step, self.seconds, self.scaled = 0, 0, 0.0, False
         self.optimizer_state: dict | None = None
 
     def modules(self) -> dict[str, torch.nn.Module]:
-        return {"model": self.thinker.model, "head": self.thinker.head, "clock": self.clock, **self.probes}
+        return {"model": self.thinker.model, "head": self.thinker.head, "times": self.times, **self.probes}
 
     def save(self, optimizer: torch.optim.Optimizer | None) -> None:
         state = {name: m.state_dict() for name, m in self.modules().items()}
@@ -150,7 +150,7 @@ def _prepare(run: _Run, stage: Stage) -> None:
 def _parameters(run: _Run, stage: Stage) -> list[torch.nn.Parameter]:
     towers = run.thinker.model.model
     parts = {"vision": [towers.visual, run.probes["vision"]], "audio": [towers.audio_tower, run.probes["audio"]]}
-    modules = parts.get(stage.name, [towers.language_model, run.thinker.model.lm_head, run.thinker.head, run.clock])
+    modules = parts.get(stage.name, [towers.language_model, run.thinker.model.lm_head, run.thinker.head, run.times])
     run.thinker.model.requires_grad_(False)
     run.thinker.head.requires_grad_(False)
     return [p.requires_grad_(True) for m in modules for p in m.parameters()]
@@ -216,7 +216,7 @@ def _block_terms(run: _Run, stage: Stage, rng: np.random.Generator, chosen: np.n
         blocks = len(vectors) // run.thinker.spec.n_latents
         fed = torch.from_numpy(rng.random(blocks) < stage.self_fed).repeat_interleave(run.thinker.spec.n_latents)
         vectors = torch.where(fed.to(vectors.device)[:, None], own, vectors)
-    return batch_losses(run.thinker, batch, vectors, run.clock)
+    return batch_losses(run.thinker, batch, vectors, run.times)
 
 
 def _noisy(clip, std: float = 0.05):
