@@ -109,7 +109,7 @@ def _streamed(session: Session, settings: tuple, visitor: str, cancelled: Callab
     mode, temperature, seed, max_tokens = settings
     sampling = SamplingSpec(temperature=temperature, seed=int(seed), max_new_tokens=int(max_tokens))
     if not runtime.is_loaded:
-        yield AnswerPage(status=said("loading", "busy", model=runtime.name))
+        yield AnswerPage(status=said("loading", "busy", model=Path(runtime.name).name))
     model = runtime.get()
     yield AnswerPage(status=said("reading", "busy", name=Path(session.clip).name))
     clip = runtime.read(session.clip, cancelled)

@@ -51,9 +51,9 @@ _NANO_IS = "nano is a tiny model that ships with this project. It knows AV World
 _NANO_FOREIGN = "nano knows AV World only (24 coloured shapes, 6 sounds). If this clip is anything else, the answer is a guess and the latents mean nothing."
 
 
-def about(model: str) -> tuple[str, str]:
-    """What a model can do, and what it cannot; `model` as it was asked for."""
-    if model == "nano":
+def about(name: str) -> tuple[str, str]:
+    """What the model of this name can do, and what it cannot."""
+    if name == "nano":
         return _NANO_IS, "Real videos, speech and music mean nothing to it; it answers as if they were AV World."
     return (
         f"Answers come from the checkpoint {model}.",

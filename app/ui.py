@@ -45,10 +45,11 @@ def build(settings: Settings) -> gr.Blocks:
 
 
 def _header(model: str) -> str:
-    can, cannot = about(model)
+    name = Path(model).name  # of a folder
+    can, cannot = about(name)
     return f"""<header><h1><svg viewBox="0 0 34 24" aria-hidden="true"><rect x="1" y="3" width="18" height="18" rx="4"/>
 <circle cx="23" cy="12" r="9"/></svg>LatentOmni</h1><p>{LABELS["tagline"]}</p>
-<p class="lo-about"><b>{escape(Path(model).name)}</b> {escape(can)} {escape(cannot)}</p></header>"""
+<p class="lo-about"><b>{escape(name)}</b> {escape(can)} {escape(cannot)}</p></header>"""
 
 
 def _clip(parts: dict[str, gr.Component]) -> None:
