@@ -72,6 +72,11 @@ class Question:
     def chance(self) -> float:
         return max(self.chance_picture, self.chance_sound)
 
+    @property
+    def asked(self) -> str:
+        """What the window is found by: the sound or the object that the lead names."""
+        return self.lead.rpartition(" the ")[2].rstrip(".")
+
 
 def answers(family: str) -> tuple[str, ...]:
     """Every answer a question of this family can have."""

@@ -67,7 +67,7 @@ def build_example(thinker: Thinker, clip: ClipFeatures, latent: list[Question], 
     for question in latent:
         add_question(row, question.text, Mode.LATENT, text, isolated=True)
         example.say(text(question.lead), "text")
-        example.reason(text(str(question.window)), text(_asked(question))[-1], clip, question)
+        example.reason(text(str(question.window)), text(" " + question.asked)[-1], clip, question)
         example.say(text(question.closing) + end, "answer")
     for question in direct:
         add_question(row, question.text, Mode.DIRECT, text, isolated=True)
@@ -76,11 +76,6 @@ def build_example(thinker: Thinker, clip: ClipFeatures, latent: list[Question], 
         add_question(row, "Describe the clip.", Mode.DIRECT, text, isolated=True)
         example.say(thinker.encode_text(narration) + end, "narration")
     return example
-
-
-def _asked(question: Question) -> str:
-    """What the window is found by, as it stands in the question: " bell" or " red star"."""
-    return " " + question.lead.split(" the ")[1].rstrip(".")
 
 
 def choose(rng: np.random.Generator, questions: tuple[Question, ...], count: int) -> list[Question]:
