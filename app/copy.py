@@ -56,7 +56,7 @@ def about(name: str) -> tuple[str, str]:
     if name == "nano":
         return _NANO_IS, "Real videos, speech and music mean nothing to it; it answers as if they were AV World."
     return (
-        f"Answers come from the checkpoint {model}.",
+        f"Answers come from the checkpoint {name}.",
         "It may be wrong with confidence; check what it says against the clip.",
     )
 
