@@ -21,7 +21,7 @@ def add_to(commands: Any) -> None:
         "data avworld --split test --out build/avworld",
         "data avworld --split train --out build/train --n 300 --seed 5 --json",
     )
-    parser.add_argument("--split", required=True, help="train, validation or test")
+    parser.add_argument("--split", required=True, choices=["train", "validation", "test"])
     parser.add_argument("--out", required=True, type=new_folder, metavar="DIR")
     parser.add_argument("--n", type=positive, default=30, help="questions, three to a clip; default: 30")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
