@@ -57,9 +57,10 @@ def _clip(parts: dict[str, gr.Component]) -> None:
         with gr.Tab(LABELS["file"]):
             parts["file"] = gr.File(label=LABELS["drop"], file_types=_FILE_TYPES, height=190, elem_id="file")
         with gr.Tab(LABELS["webcam"]):
-            mirror = gr.WebcamOptions(mirror=False)  # mirroring would call ffmpeg
+            # mirroring would call ffmpeg; a model that sees 448 px needs no more than this
+            camera = gr.WebcamOptions(mirror=False, constraints={"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}})
             parts["webcam"] = gr.Video(
-                label=LABELS["webcam"], show_label=False, sources=["webcam"], include_audio=True, height=240, webcam_options=mirror, elem_id="webcam"
+                label=LABELS["webcam"], show_label=False, sources=["webcam"], include_audio=True, height=240, webcam_options=camera, elem_id="webcam"
             )  # fmt: skip
         with gr.Tab(LABELS["microphone"]):
             parts["microphone"] = gr.Audio(
