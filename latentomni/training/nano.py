@@ -60,6 +60,8 @@ class NanoRecipe:
         Stage("narrate", 250, 8, 1e-3, latent=4, narrate=1.0, noise=0.1),
         Stage("localise", 250, 10, 1e-3, latent=6, narrate=0.1, noise=0.1),
         Stage("feedback", 200, 8, 1e-3, latent=6, direct=1, narrate=0.05, self_fed=0.85, noise=0.1),
+        Stage("practise", 300, 8, 8e-4, latent=6, direct=1, narrate=0.1, noise=0.1),
+        Stage("settle", 120, 8, 5e-4, latent=6, direct=1, self_fed=0.85, noise=0.1),
     )
 
 
