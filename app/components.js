@@ -120,6 +120,7 @@
             el("span", "lo-asked", {}, turn.question));
           if (!isShown) {
             node.append(el("span", "lo-answered", {}, turn.answer ?? ""));
+            if (!turn.is_live) node.append(el("span", "lo-answered", {}, "(not remembered by the model)"));
             node.disabled = value.is_running;
             node.addEventListener("click", () => select({index}));
           }
