@@ -58,6 +58,16 @@ def test_rows_of_a_padded_batch_equal_each_alone(tiny64, make_clip):
         torch.testing.assert_close(together[b, : len(row)], tiny64.full([row])[0], rtol=0, atol=1e-9)
 
 
+@torch.no_grad()
+def test_a_clips_hidden_states_do_not_depend_on_what_is_asked(tiny64, make_clip):
+    features = tiny64.encode_clip(make_clip(0, 2.0))
+    rows = [asked(tiny64, features, question) for question in ("What is seen?", "When does the bell ring, and why?")]
+    media = [i for i, kind in enumerate(rows[0].kinds) if kind == Kind.MEDIA]
+    hidden = [tiny64.full([row])[0, media] for row in rows]
+    torch.testing.assert_close(*hidden, rtol=0, atol=1e-9)
+    assert rows[0].positions[0][: media[-1]] == rows[1].positions[0][: media[-1]]
+
+
 @pytest.mark.parametrize("n_samples", [1600, 1759, 31_999, 32_000, 32_160, 32_320, 32_480, 64_160, 96_001])
 def test_sound_of_any_length_becomes_25_tokens_a_second(tiny, make_clip, n_samples):
     clip = replace(make_clip(0, 7.0), waveform=np.full(n_samples, 0.1, np.float32))

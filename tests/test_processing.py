@@ -135,6 +135,14 @@ def test_media_tokens_take_their_features_in_order_of_time(tiny, make_clip):
     assert torch.equal(embeds[others], tiny.embed(torch.tensor([row.token_ids[i] for i in others])))
 
 
+def test_layout_tokens_typed_into_a_question_are_words(tiny, make_clip):
+    row = new_sequence(tiny.encode_clip(make_clip(0, 1.0)), tiny.spec, tiny.ids, tiny.encode_text)
+    start = len(row)
+    add_question(row, "Is <|VIDEO|> in <Unified_Latent>?", Mode.LATENT, tiny.encode_text)
+    assert set(row.kinds[start:]) == {Kind.TEXT}
+    assert set(row.sources[start:]) == {-1}
+
+
 @pytest.mark.parametrize("question", ["", "  \n\t", "\x00\x1b"])
 def test_an_empty_question_is_refused(question):
     with pytest.raises(RequestError, match="empty"):
