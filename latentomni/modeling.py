@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedTokenizerFast, Qwen2_5OmniThinkerForConditionalGeneration, WhisperFeatureExtractor
+from transformers import (
+    DynamicCache,
+    PreTrainedTokenizerFast,
+    Qwen2_5OmniThinkerForConditionalGeneration,
+    WhisperFeatureExtractor,
+)
 
 from latentomni.attention_flow import Kind, attention_mask
 from latentomni.clock import POSITIONS_PER_SECOND, SAMPLE_RATE_HZ

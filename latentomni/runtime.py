@@ -120,7 +120,7 @@ class Runtime:
         """Answer a question. `conversation`: the sequence of earlier answers about the same clip, which grows in place
         (take a new one from `conversation(clip)`). Closing the generator, or `cancelled()`, stops between two steps."""
         mode, sampling, question = Mode(mode), sampling or SamplingSpec(), check_question(question)
-        features, evidence = self.encode(clip)
+        _, evidence = self.encode(clip)
         row = conversation if conversation is not None else self.conversation(clip)
         add_question(row, question, mode, self.thinker.encode_text)
         yield Started(

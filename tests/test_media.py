@@ -58,7 +58,7 @@ def write(
     tags: dict[str, str] | None = None,
 ) -> Path:
     """Encode pictures (one each 1/10 s, or at `times_ms`) and sound; `shift_s` moves every timestamp."""
-    if video and video not in av.codecs_available or audio and audio not in av.codecs_available:
+    if (video and video not in av.codecs_available) or (audio and audio not in av.codecs_available):
         pytest.skip(f"this build of PyAV cannot write {video} with {audio}")
     with av.open(str(path), "w", options=options or {}) as out:
         out.metadata.update(tags or {})

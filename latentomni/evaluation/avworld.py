@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from latentomni.answering import Answer, answer_batches
 from latentomni.avworld import heldout_questions, parse_answer, world_clip
 from latentomni.avworld.questions import FAMILIES, Question
 from latentomni.config import AttentionFlow, Mode
-from latentomni.answering import Answer, answer_batches
 from latentomni.events import LatentStep
 from latentomni.evidence import benjamini_hochberg, block_moment
 from latentomni.runtime import Evidence, Runtime

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from latentomni.answering import answer_batches
 from latentomni.avworld import questions, sample_world, world_clip
 from latentomni.config import Mode
-from latentomni.answering import answer_batches
 from latentomni.evidence import DonorBank
 from latentomni.modeling import Thinker
 

@@ -17,13 +17,13 @@ from tqdm import tqdm
 from latentomni import checkpoints
 from latentomni.avworld import questions, sample_world
 from latentomni.avworld.truth import narration
-from latentomni.modeling import Thinker
 from latentomni.runtime import DONORS_FILE
 from latentomni.training.donors import build_donors
 from latentomni.training.examples import build_example, choose
 from latentomni.training.losses import TimeProbes, batch_losses, make_batch, self_fed_latents
 from latentomni.training.pool import ClipPool
 from latentomni.training.towers import AudioProbe, VisionProbe, scale_features
+from latentomni.training.validation import family_accuracy
 
 __all__ = ["NanoRecipe", "Stage", "train_nano"]
 
@@ -125,7 +125,10 @@ def train_nano(out: Path, recipe: NanoRecipe | None = None, *, resume: bool = Fa
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
     losses: dict[str, float] = {}
     while run.stage < len(recipe.stages):
-        losses = _run_stage(run, recipe.stages[run.stage])
+        stage = recipe.stages[run.stage]
+        losses = _run_stage(run, stage)
+        if stage.latent:
+            run.log({"stage": stage.name, "validation": family_accuracy(run.thinker)})
         run.stage, run.step, run.optimizer_state = run.stage + 1, 0, None
         run.save(None)
     checkpoints.save(run.thinker, out / "checkpoint")
