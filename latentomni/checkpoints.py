@@ -33,7 +33,7 @@ _SIZES = {
                  "intermediate_size": 768, "mrope_section": [16, 8, 8], "initializer_range": 0.05},
         "vision": {"depth": 2, "hidden_size": 128, "num_heads": 4, "intermediate_size": 344, "fullatt_block_indexes": [0, 1]},
         "audio": {"encoder_layers": 2, "d_model": 128, "encoder_attention_heads": 4, "encoder_ffn_dim": 512, "num_mel_bins": 64},
-        "latent": LatentSpec(instants=2, flow=AttentionFlow.STRICT, writes_window=True, has_head=True),
+        "latent": LatentSpec(instants=2, flow=AttentionFlow.STRICT, writes_window=True, has_head=True, single_turn=True),
     },
     "tiny": {
         "text": {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1,

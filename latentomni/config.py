@@ -52,6 +52,7 @@ class LatentSpec:
 
     `writes_window`: the model writes `[2.0-4.0 s]` after the trigger; otherwise a nominal window is used and marked.
     `has_head`: a linear map from hidden state to latent (nano); without it the hidden state is the latent (paper eq. 2).
+    `single_turn`: trained on single questions only (nano); every question is then asked behind the clip alone.
     """
 
     instants: int = 8
@@ -62,6 +63,7 @@ class LatentSpec:
     writes_window: bool = False
     has_head: bool = False
     max_window_tokens: int = 16
+    single_turn: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "flow", AttentionFlow(self.flow))

@@ -38,6 +38,7 @@ class _Row:
     latents_done: int = 0
     pending: list[int] = field(default_factory=list)
     text: str = ""
+    gap: bool = False
     tokens: int = 0
     blocks: int = 0
     ttft_s: float = 0.0
@@ -199,6 +200,7 @@ class _Decoder:
         yield b, LatentStep(block, index, place.modality, place.instant, place.cell, place.time_s, vector.float().cpu().numpy(),
                             elapsed_s=self._mark(row))  # fmt: skip
         if row.latents_done == len(row.places):
+            row.gap = True
             row.ready, row.places = row.ready + 1, ()  # the closing token is fed with the last latent
             yield b, LatentClosed(block, None, self._mark(row))
 
@@ -211,10 +213,13 @@ class _Decoder:
         return int(order[torch.multinomial(p, 1, generator=random)])
 
     def _flush(self, b: int, *, final: bool) -> Iterator[tuple[int, Event]]:
-        """Show text that can no longer change: half a UTF-8 character waits for its other half."""
+        """Show text that can no longer change: half a UTF-8 character waits for its other half. Words around a block are set apart."""
         row = self.rows[b]
         text = self.thinker.tokenizer.decode(row.pending, skip_special_tokens=True)
         if row.pending and (final or not text.endswith("\ufffd")):
+            if row.gap and row.text and text[:1].isalnum():
+                text = " " + text
+            row.gap = False
             pending, row.pending, row.text = tuple(row.pending), [], row.text + text
             yield b, TextDelta(text, pending, self._mark(row))
 

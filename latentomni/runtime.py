@@ -118,10 +118,11 @@ class Runtime:
     def stream(self, clip: Clip, question: str, mode: Mode | str = Mode.LATENT, sampling: SamplingSpec | None = None,
                conversation: Sequence | None = None, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event]:  # fmt: skip
         """Answer a question. `conversation`: the sequence of earlier answers about the same clip, which grows in place
-        (take a new one from `conversation(clip)`). Closing the generator, or `cancelled()`, stops between two steps."""
+        (take a new one from `conversation(clip)`); a model trained on single questions never sees it. Closing the generator, or `cancelled()`, stops between two steps."""
         mode, sampling, question = Mode(mode), sampling or SamplingSpec(), check_question(question)
         _, evidence = self.encode(clip)
-        row = conversation if conversation is not None else self.conversation(clip)
+        alone = conversation is None or self.spec.single_turn
+        row = self.conversation(clip) if alone else conversation
         add_question(row, question, mode, self.thinker.encode_text)
         yield Started(
             question, str(mode), str(row.flow), self.thinker.name, self.thinker.weights, self.spec.to_dict(), asdict(sampling),
