@@ -315,6 +315,7 @@ def test_a_stop_is_honoured_between_any_two_steps_and_leaves_a_sound_row(tiny64,
         assert row.kinds.count(Kind.TRIGGER) == len(row.windows)
         assert row.token_ids == whole_row.token_ids[: len(row)]
         assert list(row.positions) == [axis[: len(row)] for axis in whole_row.positions]
+        assert row.builder.next_id == whole_row.positions[0][len(row)]
         if stop_after % 4 == 0:
             add_question(row, "And what sounds?", Mode.LATENT, thinker.encode_text)
             turn = row.token_ids[row.turns.index(2) :]
