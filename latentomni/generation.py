@@ -217,7 +217,7 @@ class _Decoder:
         row = self.rows[b]
         text = self.thinker.tokenizer.decode(row.pending, skip_special_tokens=True)
         if row.pending and (final or not text.endswith("\ufffd")):
-            if row.gap and row.text and text[:1].isalnum():
+            if row.gap and row.text and not row.text[-1].isspace() and text[:1].isalnum():
                 text = " " + text
             row.gap = False
             pending, row.pending, row.text = tuple(row.pending), [], row.text + text
