@@ -118,7 +118,8 @@ class Runtime:
     def stream(self, clip: Clip, question: str, mode: Mode | str = Mode.LATENT, sampling: SamplingSpec | None = None,
                conversation: Sequence | None = None, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event]:  # fmt: skip
         """Answer a question. `conversation`: the sequence of earlier answers about the same clip, which grows in place
-        (take a new one from `conversation(clip)`); a model trained on single questions never sees it. Closing the generator, or `cancelled()`, stops between two steps."""
+        (take a new one from `conversation(clip)`); a model trained on single questions never sees it. Closing the
+        generator, or `cancelled()`, stops between two steps."""
         mode, sampling, question = Mode(mode), sampling or SamplingSpec(), check_question(question)
         _, evidence = self.encode(clip)
         alone = conversation is None or self.spec.single_turn
