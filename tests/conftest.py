@@ -1,6 +1,8 @@
 """What the tests share: one thread, a tokenizer, tiny random checkpoints, and clips drawn from a seed."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -79,3 +81,26 @@ def make_clip():
         return Clip(frames, np.arange(len(frames)) / 2, waveform, seconds, 2.0, sha256, f"clip {seed}.mp4")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def forced():
+    """forced(thinker, tokens): inside the context, generation chooses these tokens, all of them: a hook on the stock output
+    layer raises their logits one after the other."""
+
+    @contextmanager
+    def force(thinker, tokens: list[int]) -> Iterator[None]:
+        script = iter(tokens)
+
+        def raise_next(module, inputs, output):
+            output[..., next(script)] = 1e9
+            return output
+
+        handle = thinker.model.lm_head.register_forward_hook(raise_next)
+        try:
+            yield
+        finally:
+            handle.remove()
+        assert next(script, None) is None
+
+    return force

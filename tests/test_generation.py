@@ -268,6 +268,21 @@ def test_a_direct_answer_has_no_block_and_layout_tokens_are_never_chosen(tiny64,
             weight.copy_(kept)
 
 
+@pytest.mark.parametrize(
+    "before, after, answer",
+    [("It is", "red.", "It is red."), ("It is ", "red.", "It is red."), ("It is", " red.", "It is red."),
+     ("Well", ", no.", "Well, no."), ("", "No.", "No."), ("n\u00e9", "\u4f55", "n\u00e9 \u4f55")],
+)  # fmt: skip
+def test_words_around_a_block_are_set_apart_by_one_space(tiny64, asked, forced, before, after, answer):
+    row, text = asked(), tiny64.encode_text
+    said = [*text(before), row.ids.trigger, *text("[1.0-2.0 s]"), *text(after), row.ids.end_of_turn]
+    with forced(tiny64, said):
+        events = decode(tiny64, [row], [Mode.LATENT], replace(GREEDY, max_new_tokens=64))[0]
+    assert (events[-1].reason, events[-1].answer) == ("stop", answer)
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == answer
+    assert [t for e in events if isinstance(e, TextDelta) for t in e.token_ids] == [*text(before), *text(after)]
+
+
 def test_a_window_that_does_not_end_in_time_is_nominal(tiny64, asked):
     thinker = replace(tiny64, spec=replace(tiny64.spec, max_window_tokens=3))
     row = asked(thinker=thinker)

@@ -149,6 +149,15 @@ def test_a_cancelled_stream_finishes_and_its_conversation_goes_on(runtime, make_
     assert len(row.windows) == 4
 
 
+def test_a_model_of_single_questions_is_asked_each_behind_the_clip_alone(tiny64, donors, make_clip):
+    clip = make_clip(0)
+    runtime = Runtime(replace(tiny64, spec=replace(tiny64.spec, single_turn=True)), donors)
+    row = runtime.conversation(clip)
+    for _ in range(2):
+        asked = runtime.stream(clip, QUESTION, sampling=SAMPLING, conversation=row)
+        assert timeless(Trace.from_events(asked)) == answer(runtime, clip)
+
+
 def test_two_streams_in_turns_equal_two_answers(runtime, make_clip):
     clips = [make_clip(0), make_clip(1)]
     steps = zip_longest(*(runtime.stream(clip, QUESTION, sampling=SAMPLING) for clip in clips))

@@ -1,6 +1,5 @@
 """Training reads what generation writes: same tokens, same hidden states; self-fed latents are those of decoding."""
 
-from contextlib import contextmanager
 from dataclasses import fields, replace
 
 import pytest
@@ -42,22 +41,7 @@ def clips(tiny64, make_clip):
     ]
 
 
-@contextmanager
-def forced(thinker, tokens):
-    """Generation chooses these tokens: a hook on the stock output layer raises their logits one after the other."""
-    script = iter(tokens)
-
-    def raise_next(module, inputs, output):
-        output[..., next(script)] = 1e9
-        return output
-
-    handle = thinker.model.lm_head.register_forward_hook(raise_next)
-    yield
-    handle.remove()
-    assert next(script, None) is None
-
-
-def generated(thinker, clip, asked, mode):
+def generated(thinker, clip, asked, mode, forced):
     """The row that generation makes where it says what the training example says."""
     text = thinker.encode_text
     row = new_sequence(clip, thinker.spec, thinker.ids, text)
@@ -77,10 +61,10 @@ def places(example, row=0):
 
 @torch.no_grad()
 @pytest.mark.parametrize("mode", Mode)
-def test_the_training_forward_equals_generation_on_the_same_tokens(thinker, clips, mode):
+def test_the_training_forward_equals_generation_on_the_same_tokens(thinker, clips, forced, mode):
     latent, direct = (QUESTIONS[:1], []) if mode is Mode.LATENT else ([], QUESTIONS[:1])
     example = build_example(thinker, clips[0], latent, direct, None)
-    row = generated(thinker, clips[0], QUESTIONS[0], mode)
+    row = generated(thinker, clips[0], QUESTIONS[0], mode, forced)
     trained = example.sequence
     for name in ("token_ids", "kinds", "blocks", "turns", "flows", "sources", "positions", "windows"):
         assert getattr(row, name) == getattr(trained, name), name
@@ -123,14 +107,16 @@ def test_a_packed_row_equals_each_question_alone(thinker, clips):
 
 
 @torch.no_grad()
-def test_jacobi_passes_converge_to_sequential_feedback(thinker, clips):
+def test_jacobi_passes_converge_to_sequential_feedback(thinker, clips, forced):
     """Rows of unlike length with one, two and three questions: after t passes the first t latents of every block are
     those of decoding, after K passes all are; not one pass earlier."""
     examples = [build_example(thinker, clip, QUESTIONS[: n + 1], QUESTIONS[:n], None) for n, clip in enumerate(clips)]
     batch = make_batch(thinker, examples)
     k = thinker.spec.n_latents
     rows = [
-        generated(thinker, clip, asked, Mode.LATENT) for n, clip in enumerate(clips) for asked in QUESTIONS[: n + 1]
+        generated(thinker, clip, asked, Mode.LATENT, forced)
+        for n, clip in enumerate(clips)
+        for asked in QUESTIONS[: n + 1]
     ]
     sequential = torch.stack([torch.stack(row.latents) for row in rows])
     assert sequential.shape == (6, k, 32)
