@@ -115,6 +115,11 @@ def load(name: str = "nano", *, device: str | None = None, dtype: torch.dtype | 
 
 def _load(folder: Path, device: str | None, dtype: torch.dtype | None) -> Thinker:
     settings = json.loads((folder / _SETTINGS).read_text())
+    stock = json.loads((folder / "config.json").read_text())
+    if stock.get("model_type") != "qwen2_5_omni_thinker":  # the library would go on and build its default of 11 B parameters
+        raise ValueError(f"config.json is of model type {stock.get('model_type')}, not of a Qwen2.5-Omni thinker")
+    if "text_config" not in stock:
+        raise ValueError("config.json lacks text_config")
     absent = [key for key in ("latent", "video", "mel_bins", "name", "weights") if key not in settings]
     if absent:
         raise ValueError(f"{_SETTINGS} lacks {', '.join(absent)}")
