@@ -57,7 +57,9 @@ class Thinker:
         self.ids = special_ids(self.tokenizer)
         self.grammar = WindowGrammar(self.tokenizer)
         self._texts: dict[str, list[int]] = {}
-        self._text_model = self.model.model.language_model
+        inner = self.model.model  # up to transformers 5.20, the last for Python 3.10, the text model; the towers stand beside it
+        self.text_model = getattr(inner, "language_model", inner)
+        self.towers = inner if inner is not self.text_model else self.model
 
     @property
     def device(self) -> torch.device:
@@ -93,7 +95,7 @@ class Thinker:
             return empty, np.zeros(0), np.zeros(0), (1, 1)
         patches, (times, rows, columns) = patchify(clip.frames, self.video)
         grid = torch.tensor([[times, rows, columns]], device=self.device)
-        features = self.model.model.get_video_features(patches.to(self.device), grid).pooler_output[0]
+        features = self.model.get_video_features(patches.to(self.device), grid).pooler_output[0]
         # Frame i is what is shown at i / fps, so these are true times whatever the file's own frame rate is.
         starts = np.arange(times) * self.video.temporal_patch / clip.sample_fps
         end_s = max(clip.duration_s, float(starts[-1]) + 1 / clip.sample_fps)
@@ -105,10 +107,10 @@ class Thinker:
         samples = clip.waveform[: len(clip.waveform) // 160 * 160]
         mel = self.mel(samples, sampling_rate=SAMPLE_RATE_HZ, padding=False, truncation=False, return_tensors="pt")["input_features"]
         frames = torch.ones(1, mel.shape[-1], dtype=torch.long, device=self.device)
-        return self.model.model.get_audio_features(mel.to(self.device), frames).last_hidden_state
+        return self.model.get_audio_features(mel.to(self.device), frames).last_hidden_state
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        return self._text_model.embed_tokens(ids)
+        return self.text_model.embed_tokens(ids)
 
     def place_vectors(self, embeds: torch.Tensor, row: Sequence, start: int, stop: int) -> None:
         """Write the media features and latents of tokens `start` to `stop` into their embeddings (>= stop - start, D)."""
@@ -136,7 +138,7 @@ class Thinker:
     def forward(self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: DynamicCache | None = None) -> torch.Tensor:
         """Last hidden state (B, T, D) after the final norm. positions: (3, B, T). mask: (B, T, K) bool, None for plain causal."""
         attention = {"full_attention": None if mask is None else mask[:, None]}
-        return self._text_model(
+        return self.text_model(
             inputs_embeds=embeds, position_ids=positions, attention_mask=attention, past_key_values=cache, use_cache=cache is not None
         ).last_hidden_state
 
@@ -148,7 +150,7 @@ class Thinker:
         def keep(_module, _inputs, out) -> None:
             states.append(out[0] if isinstance(out, tuple) else out)
 
-        hooks = [layer.register_forward_hook(keep) for layer in self._text_model.layers]
+        hooks = [layer.register_forward_hook(keep) for layer in self.text_model.layers]
         try:
             yield states
         finally:

@@ -52,7 +52,7 @@ def tiny64(tokenizer):
     thinker = checkpoints.build("tiny", tokenizer, seed=0)
     thinker.model.double()
     thinker.head.double()
-    text_model, lm_head = thinker.model.model.language_model, thinker.model.lm_head.weight
+    text_model, lm_head = thinker.text_model, thinker.model.lm_head.weight
     for module in list(text_model.modules()):
         for name, child in module.named_children():
             if type(child).__name__ == "Qwen2_5OmniRMSNorm":

@@ -91,7 +91,7 @@ def test_a_clip_stands_where_the_library_puts_it(tiny, make_clip, seconds, pictu
     add_question(row, "What is seen?", Mode.LATENT, tiny.encode_text)
     ids = torch.tensor([row.token_ids])
     grid = torch.tensor([[len(features.visual_times_s), 2 * features.grid[0], 2 * features.grid[1]]])
-    positions, _ = tiny.model.model.get_rope_index(
+    positions, _ = tiny.model.get_rope_index(
         ids, None, grid if picture else None, torch.ones_like(ids), use_audio_in_video=picture and sound,
         audio_seqlens=torch.tensor([round(seconds * 100)]) if sound else None, second_per_grids=torch.ones(1),
     )  # fmt: skip

@@ -169,7 +169,7 @@ def _latent_steps(thinker: Thinker, features: ClipFeatures, question: str) -> tu
 @torch.no_grad()
 def _bare_steps(thinker: Thinker, row: Sequence, count: int) -> list[float]:
     """Seconds per token; the cache begins with all of the row but the last `count` tokens."""
-    decoder = thinker.model.model.language_model
+    decoder = thinker.text_model
     embeds = thinker.embed_rows([row], torch.tensor([row.token_ids], device=thinker.device))
     positions = torch.tensor(row.positions, device=thinker.device)[:, None]
     start = len(row) - count
@@ -198,7 +198,7 @@ def _synchronize(device: torch.device) -> None:
 
 def _bytes_per_token(thinker: Thinker, length: int) -> int:
     """What one text step must read: every weight of the decoder and its head, and keys and values of `length` tokens."""
-    decoder, text = thinker.model.model.language_model, thinker.model.config.text_config
+    decoder, text = thinker.text_model, thinker.model.config.text_config
     weights = [*decoder.layers.parameters(), *decoder.norm.parameters(), *thinker.model.lm_head.parameters()]
     head_dim = text.hidden_size // text.num_attention_heads
     cached = 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * length * thinker.dtype.itemsize

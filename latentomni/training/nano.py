@@ -153,9 +153,9 @@ def _prepare(run: _Run, stage: Stage) -> None:
 
 
 def _parameters(run: _Run, stage: Stage) -> list[torch.nn.Parameter]:
-    towers = run.thinker.model.model
+    towers = run.thinker.towers
     parts = {"vision": [towers.visual, run.probes["vision"]], "audio": [towers.audio_tower, run.probes["audio"]]}
-    modules = parts.get(stage.name, [towers.language_model, run.thinker.model.lm_head, run.thinker.head, run.times])
+    modules = parts.get(stage.name, [run.thinker.text_model, run.thinker.model.lm_head, run.thinker.head, run.times])
     run.thinker.model.requires_grad_(False)
     run.thinker.head.requires_grad_(False)
     return [p.requires_grad_(True) for m in modules for p in m.parameters()]

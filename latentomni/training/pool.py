@@ -51,14 +51,14 @@ class ClipPool:
         """(T * 4, D) merged features of each chosen world."""
         patches = [self.patches[i] for i in chosen]
         grids = torch.tensor([[len(p) // 16, 4, 4] for p in patches], device=thinker.device)
-        return thinker.model.model.get_video_features(torch.cat(patches).to(thinker.device).float(), grids).pooler_output
+        return thinker.model.get_video_features(torch.cat(patches).to(thinker.device).float(), grids).pooler_output
 
     def audio(self, thinker: Thinker, chosen) -> list[torch.Tensor]:
         """(25 * seconds, D) features of each chosen world; whole 2 s chunks, so worlds of any length run together."""
         mels = [self.mels[i] for i in chosen]
         frames = torch.nn.utils.rnn.pad_sequence([m.T for m in mels], batch_first=True).permute(0, 2, 1).to(thinker.device).float()
         mask = torch.arange(frames.shape[-1]) < torch.tensor([m.shape[1] for m in mels])[:, None]
-        merged = thinker.model.model.get_audio_features(frames, mask.long().to(thinker.device)).last_hidden_state
+        merged = thinker.model.get_audio_features(frames, mask.long().to(thinker.device)).last_hidden_state
         return list(merged.split([m.shape[1] // 4 for m in mels]))
 
     def scene_index(self, i: int) -> np.ndarray:

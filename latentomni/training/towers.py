@@ -83,7 +83,7 @@ def _audio_target(pool: ClipPool, i: int) -> torch.Tensor:
 def scale_features(thinker: Thinker, pool: ClipPool) -> None:
     """Fold zero mean and a standard deviation of 0.5 into each tower's last linear layer: the scale the language model reads."""
     chosen = range(min(64, len(pool.worlds)))
-    towers = thinker.model.model
+    towers = thinker.towers
     for features, linear in ((torch.cat(pool.visual(thinker, chosen)), towers.visual.merger.mlp[-1]),
                              (torch.cat(pool.audio(thinker, chosen)), towers.audio_tower.proj)):  # fmt: skip
         scale = _FEATURE_STD / (features - features.mean(0)).std()

@@ -26,7 +26,7 @@ def model_folder(tokenizer, tmp_path_factory):
     """The tiny checkpoint on disk, with weights that make it open latent blocks."""
     thinker = checkpoints.build("tiny", tokenizer, seed=0)
     with torch.no_grad():
-        for weight in (*thinker.model.model.language_model.parameters(), thinker.model.lm_head.weight):
+        for weight in (*thinker.text_model.parameters(), thinker.model.lm_head.weight):
             if weight.ndim == 2:
                 weight *= 8
         thinker.model.lm_head.weight[thinker.ids.trigger] *= 5

@@ -157,7 +157,7 @@ def test_losses_pull_on_the_model_and_skip_what_a_clip_lacks(tiny64, clips):
     )
     expected = (predicted - batch.anchors)[batch.exists].square().mean()
     torch.testing.assert_close(losses["alignment"], expected.float())
-    weight = tiny64.model.model.language_model.layers[0].self_attn.q_proj.weight
+    weight = tiny64.text_model.layers[0].self_attn.q_proj.weight
     for name, loss in losses.items():
         (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
         assert gradient.abs().max() > 0, name
