@@ -5,6 +5,7 @@ import numpy as np
 from latentomni.answering import answer_batches
 from latentomni.avworld import questions, sample_world, world_clip
 from latentomni.config import Mode
+from latentomni.errors import CheckpointError
 from latentomni.evidence import DonorBank
 from latentomni.modeling import Thinker
 
@@ -22,5 +23,7 @@ def build_donors(thinker: Thinker, count: int = 256) -> DonorBank:
         asked.append((thinker.encode_clip(world_clip(world)), pool[int(rng.integers(len(pool)))].text))
     k = thinker.spec.n_latents
     blocks = [a.latents[:k] for a in answer_batches(thinker, asked, Mode.LATENT) if len(a.latents) >= k][:count]
+    if len(blocks) < count:
+        raise CheckpointError(f"Only {len(blocks)} of {len(asked)} answers had a latent block, {count} are needed; train the model longer.")
     vectors = np.array([[step.vector for step in block] for block in blocks], dtype=np.float32)
     return DonorBank(vectors.transpose(1, 0, 2), thinker.spec.n_visual)
