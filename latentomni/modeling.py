@@ -3,6 +3,7 @@
 Dimensions: B batch, T tokens, K keys, D hidden, V visual tokens, A audio tokens.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,11 +115,12 @@ class Thinker:
 
     def place_vectors(self, embeds: torch.Tensor, row: Sequence, start: int, stop: int) -> None:
         """Write the media features and latents of tokens `start` to `stop` into their embeddings (>= stop - start, D)."""
-        for kind, vectors in ((Kind.MEDIA, row.clip.vectors if row.clip else ()), (Kind.LATENT, row.latents)):
-            slots = [i for i in range(start, stop) if row.kinds[i] == kind and 0 <= row.sources[i] < len(vectors)]
-            if slots:
+        for kind in (Kind.MEDIA, Kind.LATENT):
+            known = len(row.latents) if kind == Kind.LATENT else sys.maxsize
+            slots = [i for i in range(start, stop) if row.kinds[i] == kind and 0 <= row.sources[i] < known]
+            if slots:  # the clip's features are put together only where a media token is fed
                 chosen = [row.sources[i] for i in slots]
-                rows = torch.stack([vectors[c] for c in chosen]) if kind == Kind.LATENT else vectors[chosen]
+                rows = torch.stack([row.latents[c] for c in chosen]) if kind == Kind.LATENT else row.clip.vectors[chosen]
                 embeds[[i - start for i in slots]] = rows.to(embeds.device, embeds.dtype)
 
     def embed_rows(self, rows: list[Sequence], ids: torch.Tensor) -> torch.Tensor:
