@@ -33,6 +33,7 @@ _MEMBER_BYTES = {_HEADER: 16 * 2**20, _ARRAYS: 64 * 2**20, _SOUND: 32 * 2**20}
 _PICTURE = re.compile(r"thumbnails/\d{4}\.jpg")
 _PICTURE_BYTES = 2 * 2**20
 _SOUND_KEY = "clip.sound"
+# NotImplementedError is what zipfile raises for a compression method it does not know.
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
 
 T = TypeVar("T")
