@@ -272,7 +272,7 @@ def _decoded(
     for stream in streams:
         stream.codec_context.options = {"max_pixels": str(limits.max_frame_pixels)}
         stream.codec_context.thread_type = "AUTO"
-        stream.codec_context.thread_count = 0
+        stream.codec_context.thread_count = 8  # a skipped picture takes a turn too: one thread a core leaves cores idle
     packets = container.demux(streams)
     while True:
         try:
