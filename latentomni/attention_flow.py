@@ -32,8 +32,9 @@ class Layout:
     """What the mask needs to know of each token; every field is (B, T) int64.
 
     order: place in the sequence (a token sees itself and what stands before it). kind: `Kind`. block: latent block
-    number, -1 outside. turn: 0 for the shared prefix (system, media), then one number a question. flow: `FLOW_CODES`
-    of the turn. A packed layout isolates turns from one another; a conversation lets later turns see earlier ones.
+    number, -1 outside. turn: 0 for the shared prefix (system, media), 1, 2, ... for the turns of a conversation, which see
+    the earlier ones, -1, -2, ... for questions asked apart, which do not. flow: `FLOW_CODES` of the turn. sample: number of the
+    sample in a packed row; samples are blind to one another.
     """
 
     order: torch.Tensor
@@ -41,6 +42,7 @@ class Layout:
     block: torch.Tensor
     turn: torch.Tensor
     flow: torch.Tensor
+    sample: torch.Tensor
 
     def slice(self, start: int, stop: int) -> "Layout":
         """Tokens `start` to `stop` of every row."""
@@ -51,7 +53,7 @@ class Layout:
         return Layout(*(getattr(self, f.name).gather(1, index) for f in fields(self)))
 
 
-def attention_mask(query: Layout, key: Layout, *, packed: bool = False) -> torch.Tensor:
+def attention_mask(query: Layout, key: Layout) -> torch.Tensor:
     """(B, Q, K) bool, True where the query may see the key. Padding is never seen but by padding, which
     always sees itself, so that no query is without a key.
 
@@ -63,13 +65,12 @@ def attention_mask(query: Layout, key: Layout, *, packed: bool = False) -> torch
     k = {f.name: getattr(key, f.name)[:, None, :] for f in fields(key)}
     causal = k["order"] <= q["order"]
     same_turn = k["turn"] == q["turn"]
-    visible = causal & (k["kind"] != Kind.PAD)
-    if packed:
-        visible &= same_turn | (k["turn"] == 0)
+    in_reach = same_turn | (k["turn"] == 0) | ((k["turn"] > 0) & (q["turn"] > 0))
+    visible = causal & in_reach & (k["kind"] != Kind.PAD) & (k["sample"] == q["sample"])
     is_text = q["kind"] == Kind.TEXT
     to_media = k["kind"] == Kind.MEDIA
     paper, strict = q["flow"] == FLOW_CODES[AttentionFlow.PAPER], q["flow"] == FLOW_CODES[AttentionFlow.STRICT]
-    triggered = (causal & same_turn & (k["kind"] == Kind.TRIGGER)).any(-1, keepdim=True)
+    triggered = (visible & same_turn & (k["kind"] == Kind.TRIGGER)).any(-1, keepdim=True)
     blind = is_text & to_media & (strict | (paper & triggered))
     inner = (k["kind"] >= Kind.TRIGGER) & (k["kind"] <= Kind.WINDOW)
     # A block written under the strict flow stays closed in every later turn, whatever that turn's own flow is.

@@ -18,9 +18,10 @@ class _Name(str, Enum):  # enum.StrEnum needs Python 3.11; 3.10 is supported
 
 
 class Mode(_Name):
-    """How an answer is reasoned."""
+    """How an answer is reasoned: through latent blocks, in words about what is seen and heard, or not at all."""
 
     LATENT = "latent"
+    TEXT_COT = "text-cot"
     DIRECT = "direct"
 
 

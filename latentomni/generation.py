@@ -58,7 +58,7 @@ class _Columns:
         self._last_mask: torch.Tensor | None = None
 
     def append(self, new: torch.Tensor, last: list[list[int]]) -> torch.Tensor | None:
-        """new: (5, B, n) fields of `Layout`; last: kind, block, turn and flow of each row's last column. Returns the mask
+        """new: (6, B, n) fields of `Layout`; last: kind, block, turn and flow of each row's last column. Returns the mask
         (B, n, K) of the new tokens, None where a single new token of every row sees all."""
         self._fields.append(new)
         if new.shape[2] == 1 and last == self._last:
@@ -116,18 +116,18 @@ class _Decoder:
         n = max(row.ready - row.fed for row in self.rows)
         known = [self._known(row, n) for row in self.rows]
         step = torch.tensor(known, device=self.thinker.device).transpose(0, 1)
-        mask = self.columns.append(step[:5], [[values[-1] for values in row[1:5]] for row in known])
-        hidden = self.thinker.forward(self._embed(step[5]), step[6:], mask, self.cache)
+        mask = self.columns.append(step[:6], [[values[-1] for values in row[1:5]] for row in known])
+        hidden = self.thinker.forward(self._embed(step[6]), step[7:], mask, self.cache)
         ends = [max(row.ready - row.fed - 1, 0) for row in self.rows]
         for row in self.rows:
             row.fed = row.ready
         return hidden[:, 0] if n == 1 else hidden[torch.arange(len(ends)), torch.tensor(ends)]
 
     def _known(self, row: _Row, n: int) -> list[list[int]]:
-        """(9, n): the fields of `Layout`, token ids and position ids of the tokens to feed, then padding."""
-        s, span = row.sequence, slice(row.fed, row.ready)
-        pads = (-1, int(Kind.PAD), -1, 0, 0, self.ids.padding, 0, 0, 0)
-        parts = (range(row.fed, row.ready), s.kinds[span], s.blocks[span], s.turns[span], s.flows[span], s.token_ids[span],
+        """(10, n): the fields of `Layout`, token ids and position ids of the tokens to feed, then padding."""
+        s, span, n_known = row.sequence, slice(row.fed, row.ready), row.ready - row.fed
+        pads = (-1, int(Kind.PAD), -1, 0, 0, 0, self.ids.padding, 0, 0, 0)
+        parts = (range(row.fed, row.ready), s.kinds[span], s.blocks[span], s.turns[span], s.flows[span], [0] * n_known, s.token_ids[span],
                  *(axis[span] for axis in s.positions))  # fmt: skip
         return [[*part, *[pad] * (n - len(part))] for part, pad in zip(parts, pads, strict=True)]
 
@@ -151,7 +151,7 @@ class _Decoder:
         row, logits = self.rows[b], self.thinker.logits(hidden)[0].float()
         logits[self.never] = -torch.inf
         is_last = row.tokens + 1 >= self.sampling.max_new_tokens  # a block is of no use without a word after it
-        if row.mode is Mode.DIRECT or row.blocks >= self.sampling.max_blocks or is_last:
+        if row.mode is not Mode.LATENT or row.blocks >= self.sampling.max_blocks or is_last:
             logits[self.ids.trigger] = -torch.inf
         token = self._choose(logits, row.random)
         row.tokens += 1

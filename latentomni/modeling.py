@@ -130,11 +130,11 @@ class Thinker:
             self.place_vectors(embeds[b], row, 0, len(row))
         return embeds
 
-    def full(self, rows: list[Sequence], *, packed: bool = False) -> torch.Tensor:
+    def full(self, rows: list[Sequence]) -> torch.Tensor:
         """(B, T, D) hidden states of assembled rows in one forward: what decoding step by step must equal."""
         ids, positions, layout = collate(rows)
         embeds = self.embed_rows(rows, ids.to(self.device))
-        mask = attention_mask(layout, layout, packed=packed).to(self.device)
+        mask = attention_mask(layout, layout).to(self.device)
         return self.forward(embeds, positions.to(self.device), mask)
 
     def forward(self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: DynamicCache | None = None) -> torch.Tensor:

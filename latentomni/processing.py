@@ -14,9 +14,9 @@ from latentomni.config import AttentionFlow, LatentSpec, Mode, VideoSpec
 from latentomni.errors import RequestError
 from latentomni.sequence import ClipFeatures, Sequence, SpecialIds
 
-__all__ = ["DIRECT_INSTRUCTION", "add_question", "new_sequence", "patchify", "resized_size"]
+__all__ = ["INSTRUCTIONS", "add_question", "new_sequence", "patchify", "resized_size"]
 
-DIRECT_INSTRUCTION = " Answer directly."
+INSTRUCTIONS = {Mode.LATENT: "", Mode.TEXT_COT: " Think in words.", Mode.DIRECT: " Answer directly."}
 MAX_QUESTION_CHARS = 2000
 _MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, which Qwen2.5-Omni was trained with
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -66,17 +66,17 @@ def new_sequence(clip: ClipFeatures, spec: LatentSpec, ids: SpecialIds, encode_t
 
 
 def add_question(row: Sequence, question: str, mode: Mode, encode_text, *, isolated: bool = False) -> None:
-    """Append a question and open the assistant's turn. `direct` answers see everything (open flow) and are asked to."""
+    """Append a question with its mode's instruction and open the assistant's turn. Without latents everything is seen (open flow)."""
     question = check_question(question)
     follow_up = row.turn > 0 and not isolated
-    row.begin_turn(AttentionFlow.OPEN if mode is Mode.DIRECT else row.spec.flow, isolated=isolated)
+    row.begin_turn(row.spec.flow if mode is Mode.LATENT else AttentionFlow.OPEN, isolated=isolated)
     if follow_up:
         cut = [] if row.token_ids[-1] == row.ids.end_of_turn else [row.ids.end_of_turn]
         row.add_text([*cut, *encode_text("\n<|im_start|>user\n")])
     row.question_ids = encode_text(question)
     row.add_text(row.question_ids)
-    if mode is Mode.DIRECT:
-        row.add_text(encode_text(DIRECT_INSTRUCTION))
+    if INSTRUCTIONS[mode]:
+        row.add_text(encode_text(INSTRUCTIONS[mode]))
     row.add_text(encode_text("<|im_end|>\n<|im_start|>assistant\n"))
 
 

@@ -121,7 +121,7 @@ class Sequence:
 
     def begin_turn(self, flow: AttentionFlow, *, isolated: bool = False) -> None:
         """Start the next question. `isolated` (packing): it stands right behind the shared prefix, blind to other turns."""
-        self.turn += 1
+        self.turn = -abs(self.turn) - 1 if isolated else self.turn + 1
         self.flow = flow
         if self._branch_point is None:
             self._branch_point = self.builder
@@ -160,18 +160,28 @@ class Sequence:
             del self.windows[complete:], self.latents[complete * self.spec.n_latents :]
 
 
-def collate(rows: list[Sequence]) -> tuple[torch.Tensor, torch.Tensor, Layout]:
-    """Right-padded batch: token ids (B, T), position ids (3, B, T), layout of (B, T) fields."""
-    length = max(len(r) for r in rows)
-    ids = torch.full((len(rows), length), rows[0].ids.padding, dtype=torch.long)
-    positions = torch.zeros(3, len(rows), length, dtype=torch.long)
-    fills = {"kind": int(Kind.PAD), "block": -1, "turn": 0, "flow": 0}
-    parts = {name: torch.full((len(rows), length), fill, dtype=torch.long) for name, fill in fills.items()}
-    for b, row in enumerate(rows):
-        n = len(row)
-        ids[b, :n] = torch.tensor(row.token_ids)
-        positions[:, b, :n] = torch.tensor(row.positions)
-        for name, values in (("kind", row.kinds), ("block", row.blocks), ("turn", row.turns), ("flow", row.flows)):
-            parts[name][b, :n] = torch.tensor(values)
-    order = torch.arange(length).expand(len(rows), length)
+def collate(rows: list[Sequence], packs: list[int] | None = None) -> tuple[torch.Tensor, torch.Tensor, Layout]:
+    """Right-padded batch: token ids (B, T), position ids (3, B, T), layout of (B, T) fields.
+
+    packs: how many sequences share each row of the batch, one behind the other and blind to one another; one each unless given.
+    """
+    packs = packs or [1] * len(rows)
+    ends = np.cumsum(packs).tolist()
+    packed = [rows[end - n : end] for n, end in zip(packs, ends, strict=True)]
+    length = max(sum(map(len, group)) for group in packed)
+    ids = torch.full((len(packed), length), rows[0].ids.padding, dtype=torch.long)
+    positions = torch.zeros(3, len(packed), length, dtype=torch.long)
+    fills = {"kind": int(Kind.PAD), "block": -1, "turn": 0, "flow": 0, "sample": 0}
+    parts = {name: torch.full((len(packed), length), fill, dtype=torch.long) for name, fill in fills.items()}
+    for b, group in enumerate(packed):
+        start = 0
+        for sample, row in enumerate(group):
+            span = slice(start, start + len(row))
+            ids[b, span] = torch.tensor(row.token_ids)
+            positions[:, b, span] = torch.tensor(row.positions)
+            for name, values in (("kind", row.kinds), ("block", row.blocks), ("turn", row.turns), ("flow", row.flows)):
+                parts[name][b, span] = torch.tensor(values)
+            parts["sample"][b, span] = sample
+            start += len(row)
+    order = torch.arange(length).expand(len(packed), length)
     return ids, positions, Layout(order=order, **parts)

@@ -1,5 +1,7 @@
 """The controlled attention flow: the mask on toy ids, and what it keeps from the answer in a running model."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -21,21 +23,22 @@ KINDS = {
 
 
 def toy(kinds, blocks, turns, flow):
-    """A row from three strings of one character a token; flow: one, or one for every turn."""
-    flows = {str(turn): f for turn, f in enumerate(flow)} if isinstance(flow, list) else dict.fromkeys("01234", flow)
+    """A row from three strings of one character a token; flow: one, or one for every turn. Turns a, b are asked apart."""
+    flows = {str(turn): f for turn, f in enumerate(flow)} if isinstance(flow, list) else dict.fromkeys("01234ab", flow)
     fields = (
         range(len(kinds)),
         [int(KINDS[c]) for c in kinds],
         [-1 if c == "." else int(c) for c in blocks],
-        [int(c) for c in turns],
+        [int(c) if c.isdigit() else ord("a") - ord(c) - 1 for c in turns],
         [FLOW_CODES[flows[c]] for c in turns],
+        [0] * len(kinds),
     )
     return Layout(*(torch.tensor([[*values]]) for values in fields))
 
 
-def seen(layout, **settings):
+def seen(layout):
     """One string a query: "x" for every key that it may see."""
-    return ["".join("x" if v else "." for v in row) for row in attention_mask(layout, layout, **settings)[0].tolist()]
+    return ["".join("x" if v else "." for v in row) for row in attention_mask(layout, layout)[0].tolist()]
 
 
 ONE_TURN = ("tmmtTEWLtTWLt", "....0000.111.", "0001111111111")
@@ -97,8 +100,8 @@ def test_paper_counts_triggers_of_its_own_turn_only():
     assert rows[5:] == ["xxxxxx.", "xxxxxxx"]
 
 
-def test_packed_turns_are_blind_to_one_another():
-    rows = seen(toy("mtTWLttTWLt", "..000..111.", "01111122222", AttentionFlow.STRICT), packed=True)
+def test_turns_asked_apart_are_blind_to_one_another():
+    rows = seen(toy("mtTWLttTWLt", "..000..111.", "0aaaaabbbbb", AttentionFlow.STRICT))
     assert rows[6:] == [
         ".." + "...." + "x....",
         "x....." + "xx...",
@@ -106,6 +109,15 @@ def test_packed_turns_are_blind_to_one_another():
         "x....." + "xxxx.",
         "......x..xx",
     ]
+
+
+def test_samples_of_a_packed_row_are_blind_to_one_another():
+    for flow in AttentionFlow:
+        alone = toy(*ONE_TURN, flow)
+        twice = Layout(*(torch.cat([x, x], 1) for x in vars(alone).values()))
+        twice = replace(twice, order=torch.arange(26)[None], sample=torch.arange(26)[None] // 13)
+        one, both = attention_mask(alone, alone)[0], attention_mask(twice, twice)[0]
+        assert torch.equal(both, torch.block_diag(one, one).bool())
 
 
 def test_padding_is_never_seen_and_no_query_is_without_a_key():
