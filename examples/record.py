@@ -14,11 +14,20 @@ from latentomni.avworld.writing import write_clip
 from latentomni.runtime import Runtime
 
 _FIRST_SEED = 500
-_TITLES = {"colour": "Colour", "shape": "Shape", "place": "Place", "sound": "Sound", "sync": "Same time?"}
+_TITLES = {
+    "colour": "Colour",
+    "shape": "Shape",
+    "place": "Place",
+    "sound": "Sound",
+    "sync": "Same time?",
+    "count": "How often?",
+    "order": "Before and after",
+    "pair": "Two sounds",
+}
 
 
 def record(model: str, folder: Path) -> None:
-    """Five clips, five traces and index.json in `folder`."""
+    """A clip and a trace per family, and index.json, in `folder`."""
     runtime, index = Runtime.load(model), {}
     folder.mkdir(parents=True, exist_ok=True)
     for number, family in enumerate(FAMILIES):

@@ -1,20 +1,17 @@
-"""Questions about a world that need both its picture and its sound, with their answers, windows and chance."""
+"""Questions about a world that need both its picture and its sound, with their answers, steps and chance."""
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from latentomni.avworld.chance import picture_posterior, sound_posterior
-from latentomni.avworld.vocabulary import COLOURS, PLACES, SHAPES, SOUNDS
 from latentomni.avworld.world import SPLITS, Scene, World, sample_world
 from latentomni.clock import Window
 
-__all__ = ["FAMILIES", "Question", "answers", "draw_questions", "heldout_questions", "parse_answer", "questions"]
+__all__ = ["FAMILIES", "Question", "Step", "draw_questions", "heldout_questions", "questions"]
 
-FAMILIES = ("colour", "shape", "place", "sound", "sync")
+FAMILIES = ("colour", "shape", "place", "sound", "sync", "count", "order", "pair")
 HELDOUT_SEED = 20_000
-_ANSWERS = {"colour": COLOURS, "shape": SHAPES, "place": PLACES, "sound": SOUNDS, "sync": ("yes", "no")}
 _ASKED = {
     "colour": (
         "What colour is the object when the {sound} {plays}?",
@@ -41,29 +38,61 @@ _ASKED = {
         "When you hear the {sound}, is the {object} on screen?",
         "Is the {object} on screen while the {sound} {plays}?",
     ),
+    "count": (
+        "How many times does the sound play while the {object} is shown?",
+        "When you see the {object}, how often do you hear the sound?",
+        "How often does the sound play while the {object} is on screen?",
+    ),
+    "order": (
+        "What colour is the object right {way} the {sound} {plays}?",
+        "Which colour is shown right {way} the {sound} {plays}?",
+        "When you hear the {sound}, which colour is on screen right {way} that?",
+    ),
+    "pair": (
+        "What colour is the object when the {sound} {plays}, and what colour when the {other} {other_plays}?",
+        "Which colour is shown while the {sound} {plays}, and which while the {other} {other_plays}?",
+        "When you hear the {sound}, and when you hear the {other}, which colours are on screen?",
+    ),
 }
-_REPLY = {
+_CLOSING = {
     "colour": "The object is {answer}.",
     "shape": "The shape is a {answer}.",
     "place": "It is at the {answer}.",
     "sound": "It is a {answer}.",
+    "sync": "I see the {seen}, so {answer}.",
+    "count": "It plays {answer}.",
+    "order": "{Then} the object is {answer}.",
+    "pair": "First {first}, then {second}.",
 }
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one latent block is for.
+
+    lead: what is said before the block. window: the span of the scene it looks at. asked: the sound or the object the
+    window is found by, as the lead ends with it; "" where the window follows from the step before. seen: what is there.
+    """
+
+    lead: str
+    window: Window
+    asked: str
+    seen: str
 
 
 @dataclass(frozen=True)
 class Question:
     """One question with all its truth.
 
-    answer: the short answer, one of `answers(family)`. lead: what is said before the latent block. window: the span of
-    the scene asked about. closing: the answer as a sentence. chance: accuracy of the best guesser with the question and
-    the better single modality; chance_picture and chance_sound: with that one.
+    answer: the short answer, one of `answers(family)`. steps: what is looked at in turn. closing: the answer as a sentence.
+    chance: accuracy of the best guesser with the question and the better single modality; chance_picture and
+    chance_sound: with that one.
     """
 
     family: str
     text: str
     answer: str
-    lead: str
-    window: Window
+    steps: tuple[Step, ...]
     closing: str
     chance_picture: float
     chance_sound: float
@@ -73,30 +102,20 @@ class Question:
         return max(self.chance_picture, self.chance_sound)
 
     @property
-    def asked(self) -> str:
-        """What the window is found by: the sound or the object that the lead names."""
-        return self.lead.rpartition(" the ")[2].rstrip(".")
-
-
-def answers(family: str) -> tuple[str, ...]:
-    """Every answer a question of this family can have."""
-    return _ANSWERS[family]
-
-
-def parse_answer(family: str, text: str) -> str | None:
-    """The first answer of `family` that a free text names, or None."""
-    found = re.search(rf"\b({'|'.join(answers(family))})s?\b", text.lower().replace("-", " "))
-    return found[1] if found else None
+    def windows(self) -> tuple[Window, ...]:
+        return tuple(step.window for step in self.steps)
 
 
 def questions(world: World) -> tuple[Question, ...]:
-    """Every question of every family about every scene of `world.askable`; "sync" once with yes and once with no."""
+    """Every question about every scene of `world.askable`: per scene "sync" once with yes and once with no, "order" once
+    after and once before where there is such a scene, "pair" with one other scene, all other families once."""
     rng = np.random.default_rng([SPLITS.index(world.split), world.seed, 2])
-    asked = []
-    for scene in world.askable:
-        asked += [_ask(world, family, scene, None, rng) for family in FAMILIES if family != "sync"]
-        asked += [_ask(world, "sync", scene, other, rng) for other in (scene, _pick(world.others(scene), rng))]
-    return tuple(asked)
+    return tuple(
+        _ask(world, family, scene, other, rng)
+        for scene in world.askable
+        for family in FAMILIES
+        for other in _others(world, family, scene, rng)
+    )
 
 
 def heldout_questions(n: int = 1000, seed: int = HELDOUT_SEED) -> list[tuple[World, Question]]:
@@ -105,7 +124,7 @@ def heldout_questions(n: int = 1000, seed: int = HELDOUT_SEED) -> list[tuple[Wor
 
 
 def draw_questions(split: str, n: int, seed: int) -> list[tuple[World, Question]]:
-    """`n` questions, balanced over families (and over yes and no), three of different families per clip.
+    """`n` questions, balanced over families (and over yes and no, after and before), three of different families per clip.
 
     Clips are the worlds `seed`, `seed` + 1, ... of the split; the scene asked about is uniform among those allowed.
     """
@@ -114,13 +133,32 @@ def draw_questions(split: str, n: int, seed: int) -> list[tuple[World, Question]
     for number in range(n):
         if number % 3 == 0:
             world = sample_world(seed + number // 3, split)
-        family = FAMILIES[number % len(FAMILIES)]
-        scene = _pick(world.askable, rng)
-        other = None
-        if family == "sync":
-            other = scene if number // len(FAMILIES) % 2 else _pick(world.others(scene), rng)
-        drawn.append((world, _ask(world, family, scene, other, rng)))
+        turn, kind = divmod(number, len(FAMILIES))
+        scene, other = _draw_scenes(world, FAMILIES[kind], turn % 2, rng)
+        drawn.append((world, _ask(world, FAMILIES[kind], scene, other, rng)))
     return drawn
+
+
+def _draw_scenes(world: World, family: str, turn: int, rng: np.random.Generator) -> tuple[Scene, Scene | None]:
+    """The scene asked about and the other one. turn 0: a yes, the scene after; turn 1: a no, the scene before."""
+    if family == "order":  # of three askable scenes at least two have the neighbour
+        way = -1 if turn else 1
+        both = [(s, o) for s in world.askable for o in world.neighbours(s) if o.index - s.index == way]
+        return both[int(rng.integers(len(both)))]
+    scene = _pick(world.askable, rng)
+    others = _others(world, family, scene, rng)
+    return scene, others[turn % len(others)]
+
+
+def _others(world: World, family: str, scene: Scene, rng: np.random.Generator) -> tuple[Scene | None, ...]:
+    """The other scene of each question about `scene`: "sync" names its object, "order" and "pair" look at it too."""
+    if family == "sync":
+        return scene, _pick(world.others(scene), rng)
+    if family == "order":
+        return world.neighbours(scene)
+    if family == "pair":
+        return (_pick(tuple(s for s in world.askable if s is not scene), rng),)
+    return (None,)
 
 
 def _pick(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Scene:
@@ -128,21 +166,67 @@ def _pick(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Scene:
 
 
 def _ask(world: World, family: str, scene: Scene, other: Scene | None, rng: np.random.Generator) -> Question:
-    """A question about `scene`; `other` is the scene whose object a "sync" question names."""
-    named = other or scene
-    words = {"sound": scene.sound, "object": named.object, "plays": "play" if scene.sound == "clicks" else "plays"}
-    text = _ASKED[family][int(rng.integers(len(_ASKED[family])))].format(**words)
-    if family == "sync":
-        answer = "yes" if named is scene else "no"
-        closing = "Yes, it is." if answer == "yes" else "No, it is not."
-    else:
-        answer = getattr(scene, family)
-        closing = "It is a series of clicks." if answer == "clicks" else _REPLY[family].format(answer=answer)
+    """A question about `scene`, and `other` where the family needs two."""
+    text = _ASKED[family][int(rng.integers(len(_ASKED[family])))]
+    answer = _answer(family, scene, other)
     return Question(
-        family, text, answer,
-        lead=f"I look for the {scene.object}." if family == "sound" else f"I listen for the {scene.sound}.",
-        window=scene.window,
-        closing=closing,
+        family,
+        text.format(**_words(family, scene, other)),
+        answer,
+        _steps(family, scene, other),
+        closing=_closing(family, answer, scene, other),
         chance_picture=max(picture_posterior(world, family, scene, other).values()),
         chance_sound=max(sound_posterior(world, family, scene, other).values()),
-    )  # fmt: skip
+    )
+
+
+def _words(family: str, scene: Scene, other: Scene | None) -> dict[str, str]:
+    """What fills the blanks of a question's wording."""
+    other = other or scene
+    return {
+        "sound": scene.sound,
+        "plays": _plays(scene),
+        "object": (other if family == "sync" else scene).object,
+        "way": _way(scene, other),
+        "other": other.sound,
+        "other_plays": _plays(other),
+    }
+
+
+def _plays(scene: Scene) -> str:
+    return "play" if scene.sound == "clicks" else "plays"
+
+
+def _way(scene: Scene, other: Scene) -> str:
+    return "after" if other.index > scene.index else "before"
+
+
+def _answer(family: str, scene: Scene, other: Scene | None) -> str:
+    if family == "sync":
+        return "yes" if other is scene else "no"
+    if family == "order":
+        return other.colour
+    if family == "pair":
+        return f"{scene.colour} and {other.colour}"
+    return getattr(scene, family)
+
+
+def _closing(family: str, answer: str, scene: Scene, other: Scene | None) -> str:
+    if answer == "clicks":
+        return "It is a series of clicks."
+    first, _, second = answer.partition(" and ")
+    then = "Then" if _way(scene, other or scene) == "after" else "Before that"
+    return _CLOSING[family].format(answer=answer, seen=scene.object, first=first, second=second, Then=then)
+
+
+def _steps(family: str, scene: Scene, other: Scene | None) -> tuple[Step, ...]:
+    if family in ("sound", "count"):
+        return (Step(f"I look for the {scene.object}.", scene.window, scene.object, scene.seen),)
+    if family == "order":
+        lead = f"Then I look right {_way(scene, other)} it."
+        return _listen(scene), Step(lead, other.window, "", other.seen)
+    return (_listen(scene), _listen(other)) if family == "pair" else (_listen(scene),)
+
+
+def _listen(scene: Scene) -> Step:
+    return Step(f"I listen for the {scene.sound}.", scene.window, scene.sound, scene.seen)

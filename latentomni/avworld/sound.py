@@ -1,4 +1,8 @@
-"""Synthesises the sound of a world: six kinds of event over a faint background."""
+"""Synthesises the sound of a world: six kinds of event over a faint background.
+
+An event is one to three bursts. What goes on inside a burst (strokes, ticks, whistles, the siren's sweep) is faster than the
+bursts follow each other, so that a person hears which of the two to count.
+"""
 
 from collections.abc import Callable
 
@@ -19,19 +23,20 @@ def render_sound(world: World) -> np.ndarray:
     count = round(world.duration_s * SAMPLE_RATE_HZ)
     wave = world.noise * _soft_noise(rng, count)
     for scene in world.scenes:
-        event = _render_event(scene, rng)
-        first = round(scene.onset_s * SAMPLE_RATE_HZ)
-        wave[first : first + len(event)] += event
+        for burst in scene.bursts:
+            played = _render_burst(scene, burst.duration_s, rng)
+            first = round(burst.start_s * SAMPLE_RATE_HZ)
+            wave[first : first + len(played)] += played
     return np.clip(wave, -0.9, 0.9).astype(np.float32)
 
 
-def _render_event(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """(N,) samples of the scene's sound, faded in and out; loudness 1 is full level."""
-    time_s = np.arange(round(scene.sound_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
-    event = _VOICES[scene.sound](time_s, scene.pitch, rng)
+def _render_burst(scene: Scene, length_s: float, rng: np.random.Generator) -> np.ndarray:
+    """(N,) samples of the scene's sound played once, faded in and out; loudness 1 is full level."""
+    time_s = np.arange(round(length_s * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    burst = _VOICES[scene.sound](time_s, scene.pitch, rng)
     attack_s = 0.002 if scene.sound in ("bell", "clicks", "drum") else 0.02
-    event *= np.clip(time_s / attack_s, 0, 1) * np.clip(time_s[::-1] / _RELEASE_S, 0, 1)
-    return event * scene.loudness * min(_PEAK / np.abs(event).max(), _POWER / np.sqrt(np.mean(event**2)))
+    burst *= np.clip(time_s / attack_s, 0, 1) * np.clip(time_s[::-1] / _RELEASE_S, 0, 1)
+    return burst * scene.loudness * min(_PEAK / np.abs(burst).max(), _POWER / np.sqrt(np.mean(burst**2)))
 
 
 def _soft_noise(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -53,34 +58,34 @@ def _buzz(time_s: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndar
 
 
 def _chirp(time_s: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarray:
-    """A bird's call: short rising whistles."""
-    beat = (time_s * 4.5) % 1
-    voiced = np.clip(beat / 0.6, 0, 1)
+    """A bird's call: short rising whistles, nine a second."""
+    beat = (time_s * 9) % 1
+    voiced = np.clip(beat / 0.7, 0, 1)
     frequency_hz = pitch * (2300 + 1500 * voiced**1.5)
     phase = 2 * np.pi * np.cumsum(frequency_hz) / SAMPLE_RATE_HZ
     return np.sin(phase) * np.sin(np.pi * voiced) ** 0.7
 
 
 def _clicks(time_s: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarray:
-    """Wooden ticks, eight a second."""
-    since_s = (time_s * 8 % 1) / 8
+    """Wooden ticks, sixteen a second."""
+    since_s = (time_s * 16 % 1) / 16
     tick = np.sin(2 * np.pi * 1700 * pitch * since_s) + 0.6 * np.sin(2 * np.pi * 2900 * pitch * since_s)
     return (tick + 0.5 * rng.standard_normal(len(time_s))) * np.exp(-since_s / 0.01)
 
 
 def _siren(time_s: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarray:
-    frequency_hz = pitch * (850 - 300 * np.cos(2 * np.pi * 1.6 * time_s))
+    frequency_hz = pitch * (850 - 300 * np.cos(2 * np.pi * 5 * time_s))
     phase = 2 * np.pi * np.cumsum(frequency_hz) / SAMPLE_RATE_HZ
     return np.sin(phase) + 0.3 * np.sin(2 * phase) + 0.15 * np.sin(3 * phase)
 
 
 def _drum(time_s: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarray:
-    """A hand drum, three strokes a second."""
-    since_s = (time_s * 3 % 1) / 3
+    """A roll on a hand drum, twelve strokes a second."""
+    since_s = (time_s * 12 % 1) / 12
     sweep_s = since_s + 0.03 * (1 - np.exp(-since_s / 0.03))  # the pitch falls after each stroke
     skin = np.sin(2 * np.pi * 110 * pitch * sweep_s) + 0.4 * np.sin(2 * np.pi * 175 * pitch * sweep_s)
     slap = 0.5 * _soft_noise(rng, len(time_s)) * np.exp(-since_s / 0.012)
-    return skin * np.exp(-since_s / 0.09) + slap
+    return skin * np.exp(-since_s / 0.06) + slap
 
 
 _VOICES: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] = {

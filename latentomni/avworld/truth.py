@@ -2,42 +2,50 @@
 
 import hashlib
 import json
-from dataclasses import asdict
 from typing import Any
 
 from latentomni.avworld.questions import Question
 from latentomni.avworld.world import World
+from latentomni.clock import Window
 
 __all__ = ["events", "narration", "question_row", "truth_sha256"]
 
 
 def events(world: World) -> list[dict[str, Any]]:
-    """One row per scene: what is shown and what sounds, `shown_s` and `sound_s` as [start, end] seconds."""
+    """One row per scene: what is shown and what sounds how often; spans as [start, end] seconds."""
     return [
         {
             "object": s.object, "colour": s.colour, "shape": s.shape, "place": s.place, "sound": s.sound,
-            "shown_s": [s.window.start_s, s.window.end_s],
-            "sound_s": [round(s.sound_window.start_s, 4), round(s.sound_window.end_s, 4)],
+            "repeats": s.repeats, "shown_s": _span(s.window), "sound_s": _span(s.sound_window),
+            "bursts_s": [_span(burst) for burst in s.bursts],
         }
         for s in world.scenes
     ]  # fmt: skip
 
 
+def _span(window: Window) -> list[float]:
+    return [round(window.start_s, 4), round(window.end_s, 4)]
+
+
 def narration(world: World) -> str:
-    """One line per scene: `[0.0-2.0 s] red star, top left, bell.`"""
-    return "\n".join(f"{s.window} {s.object}, {s.place}, {s.sound}." for s in world.scenes)
+    """One line per scene: `[0.0-2.0 s] red star, top left, bell, twice.`"""
+    return "\n".join(f"{s.window} {s.seen}" for s in world.scenes)
 
 
 def question_row(world: World, question: Question) -> dict[str, Any]:
     """All truth about one question, as JSON values."""
-    row = asdict(question)
     return {
         "split": world.split,
         "seed": world.seed,
         "duration_s": world.duration_s,
-        **row,
-        "window": str(question.window),
-        "window_s": [question.window.start_s, question.window.end_s],
+        "family": question.family,
+        "text": question.text,
+        "answer": question.answer,
+        "steps": [
+            {"lead": s.lead, "window": str(s.window), "window_s": _span(s.window), "asked": s.asked, "seen": s.seen}
+            for s in question.steps
+        ],
+        "closing": question.closing,
         "chance": round(question.chance, 6),
         "chance_picture": round(question.chance_picture, 6),
         "chance_sound": round(question.chance_sound, 6),

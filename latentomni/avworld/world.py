@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latentomni.avworld.vocabulary import COLOURS, PLACES, SHAPES, SOUNDS, held_out
+from latentomni.avworld.vocabulary import COLOURS, COUNTS, PLACES, SHAPES, SOUNDS, held_out
 from latentomni.clock import Window
 from latentomni.errors import RequestError
 
@@ -15,13 +15,15 @@ SPLITS = ("train", "validation", "test")
 _MOTIONS = ("drift", "bob", "spin", "pulse")
 _MARGIN_S = 0.1
 _BIN_S = 0.05
+_SILENCE_S = 0.2
 
 
 @dataclass(frozen=True)
 class Scene:
     """Two seconds with one object and one sound.
 
-    onset_s, sound_s: start (seconds from clip start) and length of the sound. pitch, loudness: factors.
+    repeats: how many times the sound plays, 1 to 3. onset_s, sound_s: start (seconds from clip start) and length of the
+    sound from the first time to the last. pitch, loudness: factors.
     diameter: share of the frame's width. centre: (x, y), shares of the frame. motion, heading, phase: how it moves
     (radians). hue, warmth: the background, 0 to 1.
     """
@@ -31,6 +33,7 @@ class Scene:
     shape: str
     place: str
     sound: str
+    repeats: int
     onset_s: float
     sound_s: float
     pitch: float
@@ -50,6 +53,22 @@ class Scene:
     @property
     def sound_window(self) -> Window:
         return Window(self.onset_s, self.onset_s + self.sound_s)
+
+    @property
+    def bursts(self) -> tuple[Window, ...]:
+        """When the sound plays, once per repeat: equally long, with a silence between them."""
+        length_s = (self.sound_s - _SILENCE_S * (self.repeats - 1)) / self.repeats
+        starts_s = [self.onset_s + k * (length_s + _SILENCE_S) for k in range(self.repeats)]
+        return tuple(Window(start_s, start_s + length_s) for start_s in starts_s)
+
+    @property
+    def count(self) -> str:
+        return COUNTS[self.repeats - 1]
+
+    @property
+    def seen(self) -> str:
+        """All there is to see and hear, in words: "red star, top left, bell, twice." """
+        return f"{self.object}, {self.place}, {self.sound}, {self.count}."
 
     @property
     def object(self) -> str:
@@ -88,6 +107,10 @@ class World:
         """
         return tuple(s for s in self.scenes if s is not scene and s.held_out_with(scene.sound) == scene.held_out)
 
+    def neighbours(self, scene: Scene) -> tuple[Scene, ...]:
+        """The scenes right after and right before, where there are such."""
+        return tuple(self.scenes[k] for k in (scene.index + 1, scene.index - 1) if 0 <= k < len(self.scenes))
+
     @property
     def askable(self) -> tuple[Scene, ...]:
         """The scenes questions are about: all of them, in the test split the held-out combinations."""
@@ -101,10 +124,10 @@ def sample_world(seed: int, split: str) -> World:
     rng = np.random.default_rng([SPLITS.index(split), seed])
     count = int(rng.integers(3, 6))
     colours, shapes, sounds = (_sample_test if split == "test" else _sample_train)(rng, count)
-    places = _spread(rng, len(PLACES), count)
+    places, repeats = _spread(rng, len(PLACES), count), _spread(rng, len(COUNTS), count) + 1
     scenes = [
-        _sample_scene(rng, k, COLOURS[c], SHAPES[h], int(p), SOUNDS[s], parity=int(split == "test"))
-        for k, (c, h, p, s) in enumerate(zip(colours, shapes, places, sounds, strict=True))
+        _sample_scene(rng, k, COLOURS[c], SHAPES[h], int(p), SOUNDS[s], int(r), parity=int(split == "test"))
+        for k, (c, h, p, s, r) in enumerate(zip(colours, shapes, places, sounds, repeats, strict=True))
     ]
     return World(seed, split, tuple(scenes), noise=float(rng.uniform(0.002, 0.006)))
 
@@ -142,7 +165,7 @@ def _sample_test(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.n
 
 
 def _sample_scene(
-    rng: np.random.Generator, index: int, colour: str, shape: str, place: int, sound: str, parity: int
+    rng: np.random.Generator, index: int, colour: str, shape: str, place: int, sound: str, repeats: int, parity: int
 ) -> Scene:
     sound_s = round(float(rng.uniform(1.0, 1.4)), 3)
     bins = int((SCENE_S - 2 * _MARGIN_S - sound_s) / _BIN_S)
@@ -150,7 +173,7 @@ def _sample_scene(
     column, row = place % 2, place // 2
     offset = rng.uniform(-0.01, 0.01, 2)
     return Scene(
-        index, colour, shape, PLACES[place], sound,
+        index, colour, shape, PLACES[place], sound, repeats,
         onset_s=round(index * SCENE_S + _MARGIN_S + (onset_bin + float(rng.random())) * _BIN_S, 4),
         sound_s=sound_s,
         pitch=float(rng.uniform(0.8, 1.25)),
