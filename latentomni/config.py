@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from typing import Any
 
-from latentomni.errors import RequestError
+from latentomni.errors import RequestError, require
 
 __all__ = ["AttentionFlow", "LatentSpec", "MediaLimits", "Mode", "PositionVariant", "SamplingSpec", "VideoSpec"]
 
@@ -42,11 +42,6 @@ class PositionVariant(_Name):
     UPSTREAM = "upstream"
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise RequestError(message)
-
-
 @dataclass(frozen=True)
 class LatentSpec:
     """Shape and rules of a latent block: `instants` x `rows` x `columns` visual latents, then `instants` audio latents.
@@ -70,7 +65,7 @@ class LatentSpec:
         object.__setattr__(self, "flow", AttentionFlow(self.flow))
         object.__setattr__(self, "positions", PositionVariant(self.positions))
         for name in ("instants", "rows", "columns", "max_window_tokens"):
-            _require(getattr(self, name) >= 1, f"LatentSpec.{name} must be at least 1, got {getattr(self, name)}")
+            require(getattr(self, name) >= 1, f"LatentSpec.{name} must be at least 1, got {getattr(self, name)}")
 
     @property
     def n_visual(self) -> int:
@@ -96,7 +91,7 @@ class LatentSpec:
     def from_dict(cls, values: dict[str, Any]) -> "LatentSpec":
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
-        _require(not unknown, f"unknown latent settings {unknown}; known are {sorted(known)}")
+        require(not unknown, f"unknown latent settings {unknown}; known are {sorted(known)}")
         return cls(**values)
 
 
@@ -112,8 +107,8 @@ class VideoSpec:
     merge: int = 2
 
     def __post_init__(self) -> None:
-        _require(self.fps > 0, f"fps must be positive, got {self.fps}")
-        _require(0 < self.min_pixels <= self.max_pixels, "min_pixels must be positive and at most max_pixels")
+        require(self.fps > 0, f"fps must be positive, got {self.fps}")
+        require(0 < self.min_pixels <= self.max_pixels, "min_pixels must be positive and at most max_pixels")
 
     @property
     def factor_px(self) -> int:
@@ -131,7 +126,7 @@ class MediaLimits:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            _require(getattr(self, f.name) > 0, f"MediaLimits.{f.name} must be positive")
+            require(getattr(self, f.name) > 0, f"MediaLimits.{f.name} must be positive")
 
 
 @dataclass(frozen=True)
@@ -145,7 +140,7 @@ class SamplingSpec:
     max_blocks: int = 4
 
     def __post_init__(self) -> None:
-        _require(0 <= self.temperature <= 5, f"temperature must be between 0 and 5, got {self.temperature}")
-        _require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, got {self.top_p}")
-        _require(1 <= self.max_new_tokens <= 8192, f"max_new_tokens must be 1 to 8192, got {self.max_new_tokens}")
-        _require(0 <= self.max_blocks <= 64, f"max_blocks must be 0 to 64, got {self.max_blocks}")
+        require(0 <= self.temperature <= 5, f"temperature must be between 0 and 5, got {self.temperature}")
+        require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, got {self.top_p}")
+        require(1 <= self.max_new_tokens <= 8192, f"max_new_tokens must be 1 to 8192, got {self.max_new_tokens}")
+        require(0 <= self.max_blocks <= 64, f"max_blocks must be 0 to 64, got {self.max_blocks}")

@@ -1,6 +1,6 @@
 """Errors that a user or a file can cause. Their text is one plain sentence and may be shown verbatim."""
 
-__all__ = ["CheckpointError", "DataError", "LatentOmniError", "MediaError", "RequestError", "TraceError"]
+__all__ = ["CheckpointError", "DataError", "LatentOmniError", "MediaError", "RequestError", "TraceError", "require"]
 
 
 class LatentOmniError(Exception):
@@ -25,3 +25,9 @@ class TraceError(LatentOmniError):
 
 class DataError(LatentOmniError, ValueError):
     """A row of training or benchmark data that does not follow the schema."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Hold a setting against its bounds. Raises RequestError."""
+    if not condition:
+        raise RequestError(message)

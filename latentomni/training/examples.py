@@ -1,30 +1,48 @@
-"""From a clip and its questions to one packed training row with its targets.
+"""From a clip and what is asked and answered about it to one training row with its targets.
 
-Every question of a row stands behind the same media and is blind to the others, so a clip's media tokens are computed once
-for all of them, and all its windows are asked for densely. Dimensions: B rows, T tokens, K latents per block, D hidden.
+Dimensions: T tokens, S blocks, K latents per block, D hidden.
 """
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from latentomni.anchors import pool_anchors
-from latentomni.avworld.questions import Question
 from latentomni.clock import Window
 from latentomni.config import Mode
 from latentomni.modeling import Thinker
 from latentomni.processing import add_question, new_sequence
 from latentomni.sequence import ClipFeatures, Sequence
 
-__all__ = ["Example", "build_example", "choose"]
+__all__ = ["Example", "Segment", "Turn", "build_example"]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A span of the clip that the answer reasons about. asked: the words it is found by, "" where none are known.
+    caption: what is there, in words."""
+
+    window: Window
+    asked: str = ""
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question and its answer, texts and segments in turn; the last text is the answer.
+
+    A segment becomes a latent block (latent), its window and caption (text-cot), or nothing (direct)."""
+
+    question: str
+    mode: Mode
+    parts: tuple[str | Segment, ...]
 
 
 @dataclass
 class Example:
-    """A packed row. text_targets: (predictor index, token id, group) where group is "text", "window" or "answer".
-    latent_targets: (predictor index, token index of the latent) in order. anchors, exists: (S * K, D) and (S * K,).
-    asked: (token index, window) of the echoed word that is looked or listened for.
+    """A row with its targets. text_targets: (predictor index, token id, group) where group is "text", "window", "caption" or
+    "answer". latent_targets: (predictor index, token index of the latent) in order. anchors, exists: one (K, D) and (K,) a
+    block. asked: (token index, window) of the words that the segments are found by.
     """
 
     sequence: Sequence
@@ -40,49 +58,58 @@ class Example:
         self.text_targets += [(start - 1 + i, token, group) for i, token in enumerate(token_ids)]
         self.sequence.add_text(token_ids)
 
-    def reason(self, window_ids: list[int], asked_id: int, clip: ClipFeatures, question: Question) -> None:
+    def reason(self, window_ids: list[int], clip: ClipFeatures, window: Window) -> None:
         """Append a latent block: supervised trigger and window, then latents whose targets are the window's anchors."""
         row = self.sequence
         self.text_targets.append((len(row) - 1, row.ids.trigger, "text"))
         row.open_block()
         start = len(row)
-        echoed = len(row.question_ids)
-        self.asked += [(start - echoed + i, question.window) for i, token in enumerate(row.question_ids) if token == asked_id]
         self.text_targets += [(start - 1 + i, token, "window") for i, token in enumerate(window_ids)]
         row.add_window_tokens(window_ids)
         first = len(row)
-        row.add_latents(question.window)
+        row.add_latents(window)
         self.latent_targets += [(first - 1 + k, first + k) for k in range(row.spec.n_latents)]
-        anchors, exists = pool_anchors(clip, question.window, row.spec)
+        anchors, exists = pool_anchors(clip, window, row.spec)
         self.anchors.append(anchors)
         self.exists.append(exists)
         row.close_block()
 
+    def find(self, asked_id: int, start: int, stop: int, window: Window) -> None:
+        """Note where in tokens `start` to `stop` the word is named that the window is found by."""
+        self.asked += [(i, window) for i in range(start, stop) if self.sequence.token_ids[i] == asked_id]
 
-def build_example(thinker: Thinker, clip: ClipFeatures, latent: list[Question], direct: list[Question], narration: str | None) -> Example:
-    """One packed row: questions answered through a latent block, questions answered directly, and the narration."""
+
+def build_example(thinker: Thinker, clip: ClipFeatures, turns: list[Turn] | tuple[Turn, ...], *, isolated: bool = False) -> Example:
+    """A row of turns behind one clip: a conversation, or (isolated) questions that are blind to one another, so that a clip's
+    media tokens are computed once for all of them."""
     text = thinker.cached_text
     example = Example(new_sequence(clip, thinker.spec, thinker.ids, text))
-    row, end = example.sequence, [thinker.ids.end_of_turn]
-    for question in latent:
-        add_question(row, question.text, Mode.LATENT, text, isolated=True)
-        example.say(text(question.lead), "text")
-        example.reason(text(str(question.window)), text(" " + question.asked)[-1], clip, question)
-        example.say(text(question.closing) + end, "answer")
-    for question in direct:
-        add_question(row, question.text, Mode.DIRECT, text, isolated=True)
-        example.say(text(question.closing) + end, "answer")
-    if narration is not None:
-        add_question(row, "Describe the clip.", Mode.DIRECT, text, isolated=True)
-        example.say(thinker.encode_text(narration) + end, "narration")
+    for turn in turns:
+        asked_from = len(example.sequence)
+        add_question(example.sequence, turn.question, turn.mode, text, isolated=isolated)
+        for place, part in enumerate(turn.parts):
+            if isinstance(part, Segment):
+                asked_from = _add_segment(example, thinker, clip, turn.mode, part, asked_from)
+                continue
+            spaced = turn.mode is Mode.TEXT_COT and place and isinstance(turn.parts[place - 1], Segment)
+            words = text(" " + part if spaced else part)
+            is_last = place == len(turn.parts) - 1
+            example.say([*words, thinker.ids.end_of_turn] if is_last else words, "answer" if is_last else "text")
     return example
 
 
-def choose(rng: np.random.Generator, questions: tuple[Question, ...], count: int) -> list[Question]:
-    """`count` different questions. Half of them (as far as there are) look for an object, the others listen for a sound:
-    "sound" is one family of five, but finding an object by two words is the harder search."""
-    order = [questions[i] for i in rng.permutation(len(questions))]
-    looking = [q for q in order if q.family == "sound"][: count // 2]
-    listening = [q for q in order if q.family != "sound"][: count - len(looking)]
-    chosen = looking + listening
-    return [chosen[i] for i in rng.permutation(len(chosen))]
+def _add_segment(example: Example, thinker: Thinker, clip: ClipFeatures, mode: Mode, segment: Segment, asked_from: int) -> int:
+    """Append a segment as its mode has it; returns from where on the next segment's words are looked for."""
+    row, text = example.sequence, thinker.cached_text
+    start, window_ids = len(row), text(str(segment.window))
+    stop = start
+    if mode is Mode.LATENT:
+        example.reason(window_ids, clip, segment.window)
+        stop = start + 1 + len(row.question_ids) * row.spec.echoes
+        asked_from = start + 1 if row.spec.echoes else asked_from
+    elif mode is Mode.TEXT_COT:
+        example.say(text(f" {segment.window}"), "window")
+        example.say(text(f" {segment.caption}"), "caption")
+    if segment.asked:
+        example.find(text(" " + segment.asked)[-1], asked_from, stop, segment.window)
+    return asked_from if mode is Mode.DIRECT else len(row)

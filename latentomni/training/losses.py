@@ -1,64 +1,64 @@
-"""Losses over packed rows, anchor-forced or self-fed.
+"""Loss terms of a batch as sums, and the counts they are means over, so that micro-batches and processes share one mean.
 
-Dimensions: B rows, T tokens, N latents of a row, K latents per block, D hidden.
+Dimensions: B rows, T tokens, n latents of the batch, D hidden.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from transformers import DynamicCache
 
-from latentomni.attention_flow import Kind, Layout, attention_mask
+from latentomni.attention_flow import Kind
 from latentomni.clock import POSITIONS_PER_SECOND
+from latentomni.errors import require
 from latentomni.modeling import Thinker
-from latentomni.sequence import collate
-from latentomni.training.examples import Example
+from latentomni.training.batches import Batch
+from latentomni.training.feedback import Phase
 
-__all__ = ["Batch", "TimeProbes", "batch_losses", "make_batch", "self_fed_latents"]
+__all__ = ["PRESETS", "LossSpec", "Objective", "Terms", "TimeProbes", "synchrony"]
 
-_CLOCK_BINS, _CLOCK_STEP_IDS = 24, 12  # bins of about half a second
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Packed rows as tensors. embeds: (B, T, D) with latents at their anchors. text, latents: (3 or 4, n) index lists:
-    row, predictor, target (token id, or token index of the latent). anchors: (n, D). asked: (3, n) row, token, time bin. group: one name per text target."""
-
-    embeds: torch.Tensor
-    positions: torch.Tensor
-    layout: Layout
-    mask: torch.Tensor
-    text: torch.Tensor
-    groups: list[str]
-    latents: torch.Tensor
-    anchors: torch.Tensor
-    exists: torch.Tensor
-    asked: torch.Tensor
+Terms = dict[str, torch.Tensor]  # name -> sum of a term over the batch, unweighted
+_CLOCK_BINS, _CLOCK_STEP_IDS = 24, POSITIONS_PER_SECOND // 2
+_MAX_SHARPNESS = 100.0
 
 
-def make_batch(thinker: Thinker, examples: list[Example]) -> Batch:
-    rows = [e.sequence for e in examples]
-    ids, positions, layout = collate(rows)
-    device = thinker.device
-    embeds = thinker.embed_rows(rows, ids.to(device))
-    text = torch.tensor([(b, i, t) for b, e in enumerate(examples) for i, t, _ in e.text_targets]).T
-    latents = torch.tensor([(b, i, j) for b, e in enumerate(examples) for i, j in e.latent_targets], dtype=torch.long).reshape(-1, 3).T
-    anchors = torch.cat([a for e in examples for a in e.anchors] or [torch.zeros(0, embeds.shape[-1])]).to(device).float()
-    exists = torch.cat([x for e in examples for x in e.exists] or [torch.zeros(0, dtype=torch.bool)]).to(device)
-    mask = attention_mask(layout, layout, packed=True)
-    asked = torch.tensor([(b, i, int(w.midpoint_s * POSITIONS_PER_SECOND) // _CLOCK_STEP_IDS)
-                          for b, e in enumerate(examples) for i, w in e.asked], dtype=torch.long).reshape(-1, 3).T  # fmt: skip
-    embeds = embeds.index_put((latents[0], latents[2]), anchors.to(embeds.dtype))
-    return Batch(embeds, positions.to(device), layout, mask.to(device), text.to(device),
-                 [g for e in examples for _, _, g in e.text_targets], latents.to(device), anchors, exists, asked.to(device))  # fmt: skip
+@dataclass(frozen=True)
+class LossSpec:
+    """Weights of the terms: total = text + lambda1 * alignment + lambda2 * sync (paper eq. 7).
+
+    alignment_kind: "mse" or "cosine". alignment_reduction: "sum" adds the squares over dimensions and takes the mean over latents
+    (paper eq. 5), "mean" takes the mean over both (the released code); they differ by the number of dimensions. groups: weight
+    of the cross-entropy of each group of text (1 unless given). clock, search: weights of the time probes, 0 without them.
+    """
+
+    alignment: float = 0.005
+    alignment_kind: str = "mse"
+    alignment_reduction: str = "sum"
+    sync: float = 1.0
+    groups: dict[str, float] = field(default_factory=dict)
+    clock: float = 0.0
+    search: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.alignment_kind in ("mse", "cosine"), f"alignment_kind must be mse or cosine, got {self.alignment_kind!r}")
+        require(self.alignment_reduction in ("sum", "mean"), f"alignment_reduction must be sum or mean, got {self.alignment_reduction!r}")
+
+    def weight(self, name: str) -> float:
+        """The weight of a term by its name."""
+        return self.groups.get(name[3:], 1.0) if name.startswith("ce_") else float(getattr(self, name))
+
+
+PRESETS = {
+    "paper": LossSpec(alignment=0.005, alignment_reduction="sum", sync=1.0),  # arXiv 2605.22012, section 3: lambda1, lambda2
+    "upstream": LossSpec(alignment=0.1, alignment_reduction="mean", sync=1.0),  # the released sft_stage3.sh and its parser's default
+}
 
 
 class TimeProbes(torch.nn.Module):
     """Two linear readers of time inside the model, used in training only.
 
     clock: the half second of every media token, after the first layer. Rotary positions are relative; without this no
-    token is told its own time. search: the middle of the window, after the second layer, at the echoed word that is asked
+    token is told its own time. search: the middle of the window, after the second layer, at the words that are asked
     for ("bell", or "star" of "red star"). Without them the model finds what is asked for late, and when it was never (docs/LOG.md).
     """
 
@@ -66,71 +66,99 @@ class TimeProbes(torch.nn.Module):
         super().__init__()
         self.clock, self.search = torch.nn.Linear(hidden, _CLOCK_BINS), torch.nn.Linear(hidden, _CLOCK_BINS)
 
-    def losses(self, states: list[torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
-        """states: (B, T, D) after each layer."""
-        t = batch.positions[0]
-        media = (batch.layout.kind == Kind.MEDIA).to(t.device)
-        start = t.masked_fill(~media, 1 << 30).amin(1, keepdim=True)
-        time_bin = ((t - start - 1).clamp_min(0) // _CLOCK_STEP_IDS).clamp_max(_CLOCK_BINS - 1)
-        losses = {"clock": F.cross_entropy(self.clock(states[0][media]), time_bin[media])}
-        if batch.asked.numel():
-            row, token, bin_ = batch.asked
-            losses["search"] = F.cross_entropy(self.search(states[1][row, token]), bin_)
-        return losses
+    def terms(self, states: list[torch.Tensor], batch: Batch) -> Terms:
+        """states: (B, T, D) after each of the first two layers."""
+        t = batch.positions[0, batch.media[0], batch.media[1]]
+        is_media = (batch.layout.kind == Kind.MEDIA).to(t.device)
+        first = torch.where(is_media, batch.positions[0], 1 << 30).amin(1) + 1  # behind the opening brackets
+        time_bin = ((t - first[batch.media[0]]) // _CLOCK_STEP_IDS).clamp(0, _CLOCK_BINS - 1)
+        told = self.clock(states[0][batch.media[0], batch.media[1]].float())
+        row, token, middle = batch.asked
+        found = self.search(states[1][row, token].float())
+        return {
+            "clock": F.cross_entropy(told, time_bin, reduction="sum"),
+            "search": F.cross_entropy(found, middle // _CLOCK_STEP_IDS, reduction="sum"),
+        }
 
 
-def batch_losses(thinker: Thinker, batch: Batch, vectors: torch.Tensor, probes: TimeProbes | None = None) -> dict[str, torch.Tensor]:
-    """Unweighted terms with `vectors` (n, D) fed at the latent slots: cross-entropy by group, and the alignment of every
-    predicted latent with its anchor (paper eq. 5, mean over dimensions: alignment_reduction="mean")."""
-    embeds = batch.embeds.index_put((batch.latents[0], batch.latents[2]), vectors.to(batch.embeds.dtype))
-    with thinker.layer_states() as states:
-        hidden = thinker.forward(embeds, batch.positions, batch.mask)
-    logits = thinker.logits(hidden[batch.text[0], batch.text[1]])
-    nll = F.cross_entropy(logits.float(), batch.text[2], reduction="none")
-    names = sorted(set(batch.groups))
-    number = torch.tensor([names.index(g) for g in batch.groups], device=nll.device)
-    losses = {f"ce_{name}": nll[number == k].mean() for k, name in enumerate(names)}
-    if len(batch.anchors):
-        predicted = thinker.latent(hidden[batch.latents[0], batch.latents[1]]).float()
-        losses["alignment"] = F.mse_loss(predicted[batch.exists], batch.anchors[batch.exists])
-    return losses | (probes.losses(states, batch) if probes else {})
+def synchrony(predicted: torch.Tensor, batch: Batch, log_sharpness: torch.Tensor) -> torch.Tensor:
+    """Symmetric InfoNCE between the predicted visual and audio latents of one moment against the other moments of the same
+    sample, summed over moments (paper eq. 6; in the released code it acts on detached encoder tokens and cannot reach the model).
+
+    predicted: (n, D). log_sharpness: minus the logarithm of the temperature, learned. Blocks about one moment share its
+    latents' mean. A moment without picture or sound, or alone in its sample, does not count.
+    """
+    moments, number, counted = _moments(batch)
+    means = []
+    for chosen in (batch.is_visual, ~batch.is_visual):
+        total = predicted.new_zeros(len(moments), predicted.shape[1]).index_add(0, number[chosen], predicted[chosen])
+        means.append(F.normalize(total[counted], dim=1))
+    sample = moments[counted, 0]
+    logits = (means[0] @ means[1].T) * log_sharpness.exp().clamp(max=_MAX_SHARPNESS)
+    logits = logits.masked_fill(sample[:, None] != sample[None], -torch.inf)
+    target = torch.arange(len(sample), device=sample.device)
+    return (F.cross_entropy(logits, target, reduction="sum") + F.cross_entropy(logits.T, target, reduction="sum")) / 2
 
 
-@torch.no_grad()
-def self_fed_latents(thinker: Thinker, batch: Batch, passes: int) -> torch.Tensor:
-    """(n, D) latents after `passes` Jacobi passes from the anchors: the first `passes` latents of every block are exactly
-    those of sequential feedback; all are after K passes (one block per question). Keys and values of everything before
-    the latents come from one forward and are shared by all passes."""
-    cache = DynamicCache(config=thinker.model.config.text_config)
-    hidden = thinker.forward(batch.embeds, batch.positions, batch.mask, cache)
-    row, predictor, slot = (x.contiguous() for x in batch.latents)
-    vectors = thinker.latent(hidden[row, predictor])
-    index = _padded_index(row, slot, len(batch.embeds))
-    place = torch.arange(len(row), device=row.device) - torch.searchsorted(row, row)
-    query = batch.layout.select(index.clamp_min(0).cpu())
-    query = Layout(query.order, torch.where(index.cpu() < 0, int(Kind.PAD), query.kind), query.block, query.turn, query.flow)
-    base = batch.layout
-    hidden_slots = Layout(base.order, torch.where(base.kind == Kind.LATENT, int(Kind.PAD), base.kind), base.block, base.turn, base.flow)
-    keys = Layout(*(torch.cat([getattr(hidden_slots, f), getattr(query, f)], 1) for f in ("order", "kind", "block", "turn", "flow")))
-    mask = attention_mask(query, keys, packed=True).to(batch.embeds.device)
-    positions = batch.positions.gather(2, index.clamp_min(0).expand(3, -1, -1))
-    first = _starts_block(batch.layout, row, predictor)
-    for _ in range(passes - 1):
-        embeds = batch.embeds.new_zeros(*index.shape, batch.embeds.shape[-1])
-        embeds[row, place] = vectors.to(embeds.dtype)
-        out = thinker.latent(thinker.forward(embeds, positions, mask, cache))
-        cache.crop(-index.shape[1])
-        # Latent k + 1 is what stands at latent k; the first of a block is predicted from outside it and stays.
-        vectors = torch.where(first[:, None], vectors, out[row, (place - 1).clamp_min(0)])
-    return vectors
+def _moments(batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Moments (m, 2) as sample and time, the moment (n,) of every latent, and the numbers of the moments that count."""
+    moments, number = torch.stack([batch.sample, batch.times], 1).unique(dim=0, return_inverse=True)
+    whole = torch.ones(len(moments), dtype=torch.bool, device=moments.device)
+    for chosen in (batch.is_visual & batch.exists, ~batch.is_visual & batch.exists):
+        whole &= torch.zeros_like(whole).index_fill(0, number[chosen], True)
+    alike = (moments[:, None, 0] == moments[None, :, 0]) & whole
+    return moments, number, (whole & (alike.sum(1) > 1)).nonzero()[:, 0]
 
 
-def _starts_block(layout: Layout, row: torch.Tensor, predictor: torch.Tensor) -> torch.Tensor:
-    """(n,) whether a latent is the first of its block."""
-    return layout.kind.to(row.device)[row, predictor] != Kind.LATENT
+class Objective(torch.nn.Module):
+    """Everything that is trained, as one module: a batch and what stands in its latent slots in, loss terms out.
 
+    `forward` is the whole step's computation, so that a data-parallel wrapper around this module sees all of it.
+    """
 
-def _padded_index(row: torch.Tensor, slot: torch.Tensor, rows: int) -> torch.Tensor:
-    """(B, N) token index of every latent slot, -1 as padding."""
-    per_row = [slot[row == b] for b in range(rows)]
-    return torch.nn.utils.rnn.pad_sequence(per_row, batch_first=True, padding_value=-1)
+    def __init__(self, thinker: Thinker, spec: LossSpec) -> None:
+        super().__init__()
+        self.thinker, self.spec = thinker, spec
+        self.model, self.head = thinker.model, thinker.head
+        self.log_sharpness = torch.nn.Parameter(torch.tensor(1 / 0.07).log().to(thinker.device)) if spec.sync else None
+        self.probes = TimeProbes(thinker.hidden_size).to(thinker.device) if spec.clock or spec.search else None
+
+    def forward(self, batch: Batch, phase: Phase, seed: int = 0) -> tuple[Terms, torch.Tensor]:
+        """Terms of a batch whose latent slots are filled as `phase` says, as sums, and the (n, D) vectors that stood in them."""
+        with self.thinker.layer_states() as states:
+            vectors, feedback = phase.fill(self.thinker, batch, seed)
+            if feedback is None:
+                states.clear()
+                hidden = self.thinker.forward(batch.embeds(self.thinker, vectors), batch.positions, batch.mask)
+            else:
+                hidden = feedback.patched(vectors)
+                depth = len(self.thinker.text_model.layers)
+                states[:2] = [feedback.whole(states[k], states[k - depth]) for k in range(2)] if self.probes else []
+        return self.terms(hidden, batch, states[:2]), vectors
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """How many each term of this batch is summed over, known before any of them is computed."""
+        counts = {f"ce_{name}": batch.groups.count(name) for name in set(batch.groups)}
+        counts["alignment"] = int(batch.exists.sum())
+        if self.log_sharpness is not None:
+            counts["sync"] = len(_moments(batch)[2])
+        return counts | ({"clock": batch.media.shape[1], "search": batch.asked.shape[1]} if self.probes else {})
+
+    def terms(self, hidden: torch.Tensor, batch: Batch, states: list[torch.Tensor]) -> Terms:
+        """hidden: (B, T, D) last hidden states. Logits are made only where text is supervised."""
+        logits = self.thinker.logits(hidden[batch.text[0], batch.text[1]]).float()
+        nll = F.cross_entropy(logits, batch.text[2], reduction="none")
+        names = sorted(set(batch.groups))
+        number = torch.tensor([names.index(g) for g in batch.groups], device=nll.device)
+        terms = {f"ce_{name}": nll[number == k].sum() for k, name in enumerate(names)}
+        predicted = self.thinker.latent(hidden[batch.latents[0], batch.latents[1]]).float()
+        terms["alignment"] = self._alignment(predicted[batch.exists], batch.anchors[batch.exists])
+        if self.log_sharpness is not None:
+            terms["sync"] = synchrony(predicted, batch, self.log_sharpness)
+        return terms | (self.probes.terms(states, batch) if self.probes else {})
+
+    def _alignment(self, predicted: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
+        if self.spec.alignment_kind == "cosine":
+            return (1 - F.cosine_similarity(predicted, anchors)).sum()
+        squares = (predicted - anchors).square().sum()
+        return squares if self.spec.alignment_reduction == "sum" else squares / anchors.shape[1]
