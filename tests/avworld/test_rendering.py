@@ -1,6 +1,8 @@
 """Picture and sound: the same drawing at every size, events where the truth says, files that play."""
 
 import json
+from dataclasses import asdict, replace
+from itertools import product
 
 import av
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from latentomni.avworld import render_frames, render_sound, sample_world, world_clip
 from latentomni.avworld.questions import draw_questions
 from latentomni.avworld.truth import truth_sha256
+from latentomni.avworld.vocabulary import SOUNDS
 from latentomni.avworld.world import SCENE_S, World
 from latentomni.avworld.writing import write_split
 from latentomni.clock import SAMPLE_RATE_HZ
@@ -67,6 +70,38 @@ def test_sound_is_where_the_truth_says_and_nowhere_else() -> None:
         assert events.min() > 0.1 and before.max() < 0.04
 
 
+def _one_sound(seed: int, kind: str, repeats: int) -> np.ndarray:
+    world = sample_world(seed, "train")
+    scene = replace(world.scenes[0], sound=kind, repeats=repeats)
+    return render_sound(replace(world, scenes=(scene,)))
+
+
+@pytest.mark.parametrize("kind", SOUNDS)
+def test_bursts_can_be_counted_and_what_goes_on_inside_them_cannot_be_taken_for_them(kind: str) -> None:
+    for seed, repeats in product(range(8), (1, 2, 3)):
+        sound = _one_sound(seed, kind, repeats)
+        level = np.sqrt(np.mean(sound.reshape(-1, SAMPLE_RATE_HZ // 50) ** 2, axis=1))
+        quiet_s = np.diff(np.flatnonzero(level > 0.02)) / 50
+        assert np.sum(quiet_s > 0.1) == np.sum(quiet_s > 0.18) == repeats - 1
+
+
+def _timbre(sound: np.ndarray) -> np.ndarray:
+    """(48,) level in bands of equal ratio from 80 to 7000 Hz while it sounds, and how much it varies; logarithms."""
+    frames = sound[: len(sound) // 512 * 512].reshape(-1, 512)
+    power = np.abs(np.fft.rfft(frames[frames.std(1) > 0.02] * np.hanning(512), n=4096)) ** 2
+    edges = (np.geomspace(80, 7000, 25) * 4096 / SAMPLE_RATE_HZ).astype(int)
+    bands = np.stack([power[:, a:b].sum(1) for a, b in zip(edges, edges[1:], strict=False)], axis=1)
+    shares = np.log(bands / bands.sum(1, keepdims=True) + 1e-4)
+    return np.concatenate([shares.mean(0), shares.std(0)])
+
+
+def test_all_kinds_of_sound_stay_apart_however_often_they_play() -> None:
+    typical = {kind: np.mean([_timbre(_one_sound(seed, kind, 1)) for seed in range(10)], axis=0) for kind in SOUNDS}
+    for kind, seed, repeats in product(SOUNDS, range(10, 20), (1, 2, 3)):
+        heard = _timbre(_one_sound(seed, kind, repeats))
+        assert min(SOUNDS, key=lambda other: np.abs(heard - typical[other]).sum()) == kind
+
+
 def test_clip_in_memory_samples_the_world() -> None:
     world = sample_world(5, "train")
     clip = world_clip(world, size_px=56, fps=4.0)
@@ -88,8 +123,12 @@ def test_a_written_split_says_what_it_holds(written: tuple) -> None:
     assert summary == {"clips": 1, "questions": 2, "families": {"colour": 1, "shape": 1}, "sha256": truth_sha256(drawn)}
     rows = [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()]
     assert [row["clip"] for row in rows] == ["clip_00000.mp4"] * 2
-    assert [(row["text"], row["answer"], row["lead"], row["window"], row["chance"]) for row in rows] == [
-        (q.text, q.answer, q.lead, str(q.window), round(q.chance, 6)) for _, q in drawn
+    assert [(row["text"], row["answer"], row["closing"], row["chance"]) for row in rows] == [
+        (q.text, q.answer, q.closing, round(q.chance, 6)) for _, q in drawn
+    ]
+    assert [[step | {"window_s": tuple(step["window_s"])} for step in row["steps"]] for row in rows] == [
+        [asdict(s) | {"window": str(s.window), "window_s": (s.window.start_s, s.window.end_s)} for s in q.steps]
+        for _, q in drawn
     ]
 
 

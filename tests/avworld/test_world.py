@@ -1,12 +1,13 @@
 """Worlds: the same from the same seed, splits apart, sound and picture independent."""
 
+from collections import Counter
 from itertools import product
 
 import numpy as np
 import pytest
 
 from latentomni.avworld import sample_world
-from latentomni.avworld.vocabulary import COLOURS, PLACES, SHAPES, SOUNDS, held_out
+from latentomni.avworld.vocabulary import COLOURS, COUNTS, PLACES, SHAPES, SOUNDS, held_out
 from latentomni.avworld.world import SPLITS
 from latentomni.errors import RequestError
 
@@ -35,6 +36,8 @@ def test_scenes_are_as_distinct_as_they_can_be(split: str) -> None:
         assert count in (3, 4, 5) and world.duration_s == 2 * count
         assert len({s.colour for s in world.scenes}) == len({s.sound for s in world.scenes}) == count
         assert len({s.shape for s in world.scenes}) == len({s.place for s in world.scenes}) == min(count, 4)
+        played = Counter(s.repeats for s in world.scenes)
+        assert set(played) == {1, 2, 3} and max(played.values()) <= 2
     assert {len(world.scenes) for world in WORLDS[split]} == {3, 4, 5}
 
 
@@ -66,6 +69,17 @@ def test_onsets_lie_inside_their_scene_and_test_onsets_in_bins_that_training_nev
     assert parities == {"train": {0}, "validation": {0}, "test": {1}}
 
 
+def test_bursts_fill_the_span_of_the_sound_with_silence_between_them() -> None:
+    for world in WORLDS["train"][:300]:
+        for scene in world.scenes:
+            bursts = scene.bursts
+            assert len(bursts) == scene.repeats == COUNTS.index(scene.count) + 1
+            assert bursts[0].start_s == scene.onset_s
+            assert bursts[-1].end_s == pytest.approx(scene.sound_window.end_s)
+            assert all(b.start_s - a.end_s == pytest.approx(0.2) for a, b in zip(bursts, bursts[1:], strict=False))
+            assert all(b.duration_s == pytest.approx(bursts[0].duration_s) and b.duration_s >= 0.2 for b in bursts)
+
+
 def _counts(rows: list, columns: list, pairs: list[tuple]) -> np.ndarray:
     table = np.zeros((len(rows), len(columns)))
     for row, column in pairs:
@@ -85,6 +99,15 @@ def test_sound_says_nothing_about_place_motion_or_time(split: str) -> None:
     assert _deviation(_counts(SOUNDS, PLACES, [(s.sound, s.place) for s in scenes])) < 4
     assert _deviation(_counts(SOUNDS, ("drift", "bob", "spin", "pulse"), [(s.sound, s.motion) for s in scenes])) < 4
     assert _deviation(_counts(SOUNDS, (0, 1, 2, 3, 4), [(s.sound, s.index) for s in scenes])) < 4
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_how_often_a_sound_plays_says_nothing_else(split: str) -> None:
+    scenes = [s for world in WORLDS[split] for s in world.scenes]
+    others = {"sound": SOUNDS, "colour": COLOURS, "shape": SHAPES, "place": PLACES, "index": tuple(range(5))}
+    for name, values in others.items():
+        assert _deviation(_counts(COUNTS, values, [(s.count, getattr(s, name)) for s in scenes])) < 4
+    assert _deviation(_counts(COUNTS, [False, True], [(s.count, s.sound_s > 1.2) for s in scenes])) < 4
 
 
 def test_sound_and_object_depend_on_each_other_only_by_what_is_held_out() -> None:
