@@ -6,7 +6,16 @@ from typing import Any
 
 from latentomni.errors import RequestError, require
 
-__all__ = ["AttentionFlow", "LatentSpec", "MediaLimits", "Mode", "PositionVariant", "SamplingSpec", "VideoSpec"]
+__all__ = [
+    "AttentionFlow",
+    "LatentSpec",
+    "MediaLimits",
+    "Mode",
+    "PositionVariant",
+    "QuantizationSpec",
+    "SamplingSpec",
+    "VideoSpec",
+]
 
 
 class _Name(str, Enum):  # enum.StrEnum needs Python 3.11; 3.10 is supported
@@ -40,6 +49,14 @@ class PositionVariant(_Name):
     RELATIVE = "relative"
     SEQUENTIAL = "sequential"
     UPSTREAM = "upstream"
+
+
+class QuantizationSpec(_Name):
+    """How the language model's linear layers are stored; towers, embeddings, output layer and latent head never are."""
+
+    NONE = "none"
+    INT8 = "int8"
+    NF4 = "nf4"
 
 
 @dataclass(frozen=True)

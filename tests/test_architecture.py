@@ -24,11 +24,14 @@ DOORS = {
     "av": ("latentomni.media",),
     "bitsandbytes": ("latentomni.checkpoints",),
     "gradio": ("app",),
+    "huggingface_hub": ("latentomni.checkpoints",),
     "moviepy": ("latentomni.avworld.writing", "latentomni.bench"),  # the bench reads with it, as a peer
+    "peft": ("latentomni.adapters",),
     "plotly": ("visualizers",),
     "transformers": (
         "latentomni.checkpoints",
         "latentomni.generation",  # its cache
+        "latentomni.layouts",
         "latentomni.modeling",
         "latentomni.training",
         "latentomni.window_grammar",  # its tokenizer's type
@@ -38,7 +41,7 @@ DOORS = {
 HEAVY = ("torch", "transformers", "av", "PIL", "gradio", "plotly", "moviepy", "tqdm")
 WITHOUT_TORCH = (*sorted(FOUNDATION), "latentomni.cli", "latentomni.commands.inspect", "visualizers.page")
 
-MANY_NAMES = {"latentomni.events": 10}  # a union: one name per kind of event
+MANY_NAMES = {"latentomni.config": 8, "latentomni.events": 10}  # unions: one name per kind of setting, of event
 DISTRIBUTIONS = {  # whose name is another than the import's
     "huggingface_hub": "huggingface-hub",
     "imageio_ffmpeg": "imageio-ffmpeg",
