@@ -32,7 +32,7 @@ def evaluate_avworld(runtime: Runtime, n: int = 1000, seed: int | None = None, m
     blocks = [len(a.windows) for a in answers]
     return {
         "mode": str(mode),
-        "flow": str(AttentionFlow.OPEN if mode is Mode.DIRECT else runtime.spec.flow),
+        "flow": str(runtime.spec.flow if mode is Mode.LATENT else AttentionFlow.OPEN),
         "self_fed": mode is Mode.LATENT,
         "n": len(questions),
         "blocks_per_answer": round(float(np.mean(blocks)), 4),
@@ -42,7 +42,7 @@ def evaluate_avworld(runtime: Runtime, n: int = 1000, seed: int | None = None, m
         "families": {f: _family(f, questions, answers) for f in FAMILIES},
         "without_audio": {"accuracy": _accuracy(questions, silent), "chance": _mean([q.chance_picture for q in questions])},
         "without_video": {"accuracy": _accuracy(questions, blind), "chance": _mean([q.chance_sound for q in questions])},
-        "window_iou": _mean([a.windows[0].iou(q.window) if a.windows else 0.0 for q, a in zip(questions, answers, strict=True)]),
+        "window_iou": _mean([_window_iou(q, a) for q, a in zip(questions, answers, strict=True)]),
         "evidence": _evidence(runtime, features, questions, answers),
     }
 
@@ -66,6 +66,11 @@ def _mean(values: list[float]) -> float | None:
 
 def _right(question: Question, answer: Answer) -> bool:
     return parse_answer(question.family, answer.text) == question.answer
+
+
+def _window_iou(question: Question, answer: Answer) -> float:
+    """Mean over the question's steps; a step without a block counts as 0."""
+    return sum(told.iou(true) for told, true in zip(answer.windows, question.windows, strict=False)) / len(question.windows)
 
 
 def _accuracy(questions: list[Question], answers: list[Answer]) -> float | None:
@@ -95,7 +100,7 @@ def _evidence(runtime: Runtime, features: list[ClipFeatures], questions: list[Qu
         noise = [replace(s, vector=rng.normal(size=s.vector.shape).astype(np.float32)) for s in own]
         for who, steps in (("own", own), ("other_clip", answers[donor].latents[:k]), ("random", noise)):
             _score_block(who, [bank.of(s) for s in steps], questions[i], scores)
-    shares = [q.window.duration_s / f.duration_s for q, f in zip(questions, features, strict=True)]
+    shares = [q.windows[0].duration_s / f.duration_s for q, f in zip(questions, features, strict=True)]
     mean = {name: _mean(values) for name, values in scores.items()}
     return {
         "visual_hit": mean["own_visual"],
@@ -114,7 +119,7 @@ def _score_block(who: str, steps: list[LatentStep], question: Question, scores: 
     for modality in ("visual", "audio"):
         chosen = [s for s in steps if s.modality == modality]
         span = block_moment([s.matches for s in chosen])
-        scores.setdefault(f"{who}_{modality}", []).append(span is not None and question.window.contains((span[0] + span[1]) / 2))
+        scores.setdefault(f"{who}_{modality}", []).append(span is not None and question.windows[0].contains((span[0] + span[1]) / 2))
         if corrected is not None:
             called = [corrected[i] <= 0.05 for i, s in enumerate(steps) if s.modality == modality]
             scores.setdefault(f"{who}_called_{modality}", []).extend(called)
