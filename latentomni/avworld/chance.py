@@ -37,7 +37,7 @@ def picture_posterior(world: World, family: str, scene: Scene, other: Scene | No
         others = len(world.others(scene))  # the same for every scene that may play this sound
         yes = weights[other.index]
         return _normalised({"yes": yes, "no": (weights.sum() - yes) / others})
-    if family == "order":  # how many scenes are asked about so differs between clips, but for all scenes alike
+    if family == "order":  # clips differ in how many scenes have that neighbour, but so they do whichever scene plays
         way = other.index - scene.index
         both = [(s, there) for s in world.scenes for there in world.neighbours(s) if there.index - s.index == way]
         return _normalised({there.colour: weights[s.index] for s, there in both})
@@ -88,7 +88,10 @@ def _possible(split: str, unseen: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _asked_plays(split: str, objects: tuple[tuple[int, int], ...]) -> np.ndarray:
-    """(P, N, 6) of 0 and 1: in a clip with these objects (colour, shape), scene n plays this sound and may be asked about."""
+    """(P, N, 6) of 0 and 1: in a clip with these objects (colour, shape) scene n plays this sound and may be asked about.
+
+    P: all clips with these objects that the split may draw, and others, which are 0 throughout.
+    """
     colours, shapes = np.array(objects).T
     sounds = _sound_draws(len(objects))
     unseen = held_out(colours[:, None], shapes[:, None], sounds[:, None])

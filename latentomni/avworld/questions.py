@@ -84,8 +84,8 @@ class Step:
 class Question:
     """One question with all its truth.
 
-    answer: the short answer, one of `answers(family)`. steps: what is looked at in turn. closing: the answer as a sentence.
-    chance: accuracy of the best guesser with the question and the better single modality; chance_picture and
+    answer: the short answer, one of `answers(family)`. steps: what is looked at in turn. closing: the answer as a
+    sentence. chance: accuracy of the best guesser with the question and the better single modality; chance_picture and
     chance_sound: with that one.
     """
 
@@ -107,8 +107,10 @@ class Question:
 
 
 def questions(world: World) -> tuple[Question, ...]:
-    """Every question about every scene of `world.askable`: per scene "sync" once with yes and once with no, "order" once
-    after and once before where there is such a scene, "pair" with one other scene, all other families once."""
+    """Every question of every family about every scene of `world.askable`.
+
+    Per scene "sync" once with yes and once with no, "order" after and before where there is such a scene, the rest once.
+    """
     rng = np.random.default_rng([SPLITS.index(world.split), world.seed, 2])
     return tuple(
         _ask(world, family, scene, other, rng)
@@ -124,7 +126,7 @@ def heldout_questions(n: int = 1000, seed: int = HELDOUT_SEED) -> list[tuple[Wor
 
 
 def draw_questions(split: str, n: int, seed: int) -> list[tuple[World, Question]]:
-    """`n` questions, balanced over families (and over yes and no, after and before), three of different families per clip.
+    """`n` questions, balanced over families, yes and no, after and before; three of different families per clip.
 
     Clips are the worlds `seed`, `seed` + 1, ... of the split; the scene asked about is uniform among those allowed.
     """

@@ -1,7 +1,7 @@
 """Synthesises the sound of a world: six kinds of event over a faint background.
 
-An event is one to three bursts. What goes on inside a burst (strokes, ticks, whistles, the siren's sweep) is faster than the
-bursts follow each other, so that a person hears which of the two to count.
+An event is one to three bursts. What goes on inside a burst (strokes, ticks, whistles, the siren's sweep) is much faster
+than the bursts follow each other, so that a person hears which of the two to count.
 """
 
 from collections.abc import Callable

@@ -190,7 +190,7 @@ def _cases(world: World, scene: Scene) -> list[tuple[str, Scene | None]]:
 @pytest.mark.parametrize("count", [3, 4])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_chance_equals_brute_force(split: str, count: int) -> None:
-    """Ask every question in every clip that looks (or sounds) the same, and count the answers of those that read the same."""
+    """Ask every question in every clip that looks (or sounds) the same, and count the answers where it reads the same."""
     world = next(w for w in (sample_world(seed, split) for seed in range(30)) if len(w.scenes) == count)
     objects = [(COLOURS.index(s.colour), SHAPES.index(s.shape)) for s in world.scenes]
     sounds, heard = [SOUNDS.index(s.sound) for s in world.scenes], [tuple(s.repeats for s in world.scenes)]
