@@ -5,6 +5,7 @@ the prompt, a sampled word, the trigger with its echo, a latent with (after the 
 Dimensions: B rows, K latents per block, D hidden.
 """
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from latentomni.modeling import Thinker
 from latentomni.positions import LatentPlace
 from latentomni.sequence import Sequence
 
-__all__ = ["generate"]
+__all__ = ["Prefix", "generate", "read_prefix", "score"]
 
 
 @dataclass
@@ -70,24 +71,76 @@ class _Columns:
         self._last, self._last_mask = last, None if mask[:, -1].all() else mask[:, -1:]
         return self._last_mask if new.shape[2] == 1 else mask
 
+    def fork(self) -> "_Columns":
+        other = copy.copy(self)
+        other._fields = list(self._fields)
+        return other
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """The first tokens of some rows, `fed` of each, in the cache: read once, gone on from any number of times."""
+
+    fed: list[int]
+    cache: DynamicCache
+    columns: _Columns
+
+    def fork(self) -> tuple[DynamicCache, _Columns]:
+        """A cache and columns to go on with. The layers' tensors are shared: they grow by concatenation, never in place."""
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        return cache, self.columns.fork()
+
+
+@torch.no_grad()
+def read_prefix(thinker: Thinker, sequences: list[Sequence], counts: list[int]) -> Prefix:
+    """Feed the first `counts` tokens of each sequence, for rows that begin like these and then differ."""
+    decoder = _Decoder(thinker, sequences, [Mode.LATENT] * len(sequences), SamplingSpec())
+    for row, count in zip(decoder.rows, counts, strict=True):
+        row.ready = count
+    decoder.feed()
+    return Prefix(counts, decoder.cache, decoder.columns)
+
+
+@torch.no_grad()
+def score(thinker: Thinker, sequences: list[Sequence], texts: list[list[int]], prefix: Prefix | None = None) -> list[float]:
+    """Log probability of the token ids of a text behind each sequence; they are appended to it."""
+    starts = [len(s) for s in sequences]
+    for sequence, text in zip(sequences, texts, strict=True):
+        sequence.add_text(text)
+    decoder = _Decoder(thinker, sequences, [Mode.LATENT] * len(sequences), SamplingSpec(), prefix=prefix)
+    fed, hidden, scores = [row.fed for row in decoder.rows], decoder.feed(), []
+    for b, (start, text) in enumerate(zip(starts, texts, strict=True)):
+        first = start - 1 - fed[b]
+        p = thinker.logits(hidden[b, first : first + len(text)]).float().log_softmax(-1)
+        scores.append(float(p.gather(1, torch.tensor(text, dtype=torch.long, device=p.device)[:, None]).sum()))
+    return scores
+
 
 def generate(thinker: Thinker, sequences: list[Sequence], modes: list[Mode], sampling: SamplingSpec,
-             cancelled: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, Event]]:  # fmt: skip
+             cancelled: Callable[[], bool] = lambda: False, prefix: Prefix | None = None) -> Iterator[tuple[int, Event]]:  # fmt: skip
     """Answer the open assistant turn of every sequence, which grow in place. Yields (row, event), ending in Finished.
 
+    A sequence may end inside a latent block that is open (behind its trigger or in its window): it goes on from there.
     Stops between any two steps when `cancelled()` turns true or the generator is closed; a block begun is then taken back.
+    `prefix`: what the sequences begin with, where that has been read already.
     """
-    return _Decoder(thinker, sequences, modes, sampling, cancelled).run()
+    return _Decoder(thinker, sequences, modes, sampling, cancelled, prefix).run()
 
 
 class _Decoder:
-    def __init__(self, thinker: Thinker, sequences: list[Sequence], modes: list[Mode], sampling: SamplingSpec, cancelled) -> None:
+    def __init__(self, thinker: Thinker, sequences: list[Sequence], modes: list[Mode], sampling: SamplingSpec,
+                 cancelled: Callable[[], bool] = lambda: False, prefix: Prefix | None = None) -> None:  # fmt: skip
         self.thinker, self.sampling, self.cancelled = thinker, sampling, cancelled
         self.ids, self.spec = thinker.ids, thinker.spec
         self.grammar = thinker.grammar
         seeds = [torch.Generator().manual_seed(sampling.seed) for _ in sequences]
         self.rows = [_Row(s, m, g, ready=len(s), blocks=0) for s, m, g in zip(sequences, modes, seeds, strict=True)]
         self.cache, self.columns = DynamicCache(config=thinker.model.config.text_config), _Columns()
+        if prefix is not None:
+            self.cache, self.columns = prefix.fork()
+            for row, count in zip(self.rows, prefix.fed, strict=True):
+                row.fed = count
         never = [self.ids.close, self.ids.latent_pad, self.ids.video, self.ids.audio, self.ids.vision_bos, self.ids.vision_eos,
                  self.ids.audio_bos, self.ids.audio_eos, self.ids.padding]  # fmt: skip
         self.never = torch.tensor(never, device=thinker.device)
@@ -96,6 +149,8 @@ class _Decoder:
     def run(self) -> Iterator[tuple[int, Event]]:
         self.started_s = time.perf_counter()
         try:
+            for b in range(len(self.rows)):
+                yield from self._enter_open_block(b)
             while active := [b for b, row in enumerate(self.rows) if not row.reason]:
                 if self.cancelled():
                     self._drop_open_blocks()
@@ -107,21 +162,36 @@ class _Decoder:
         finally:  # the generator was closed, or a step failed
             self._drop_open_blocks()
 
+    def _enter_open_block(self, b: int) -> Iterator[tuple[int, Event]]:
+        row, s = self.rows[b], self.rows[b].sequence
+        if s.blocks[-1] != len(s.windows):
+            return
+        written = [t for t, kind, n in zip(s.token_ids, s.kinds, s.blocks, strict=True) if kind == Kind.WINDOW and n == len(s.windows)]
+        row.blocks = len({n for n, turn in zip(s.blocks, s.turns, strict=True) if n >= 0 and turn == s.turn})
+        row.window_tokens, row.window_text = len(written), "".join(map(self.grammar.text, written))
+        if not self.spec.writes_window or self._window_is_written(row):
+            yield from self._open_latents(b)
+
     def _drop_open_blocks(self) -> None:
         for row in self.rows:
             row.sequence.drop_open_block()
 
     def _tick(self) -> torch.Tensor:
         """Feed every row's known tokens; (B, D) hidden state of the last one fed (rubbish for finished rows)."""
+        ends = [max(row.ready - row.fed - 1, 0) for row in self.rows]
+        hidden = self.feed()
+        return hidden[:, 0] if hidden.shape[1] == 1 else hidden[torch.arange(len(ends)), torch.tensor(ends)]
+
+    def feed(self) -> torch.Tensor:
+        """(B, n, D) hidden states of every row's known tokens, and rubbish behind them."""
         n = max(row.ready - row.fed for row in self.rows)
         known = [self._known(row, n) for row in self.rows]
         step = torch.tensor(known, device=self.thinker.device).transpose(0, 1)
         mask = self.columns.append(step[:6], [[values[-1] for values in row[1:5]] for row in known])
         hidden = self.thinker.forward(self._embed(step[6]), step[7:], mask, self.cache)
-        ends = [max(row.ready - row.fed - 1, 0) for row in self.rows]
         for row in self.rows:
             row.fed = row.ready
-        return hidden[:, 0] if n == 1 else hidden[torch.arange(len(ends)), torch.tensor(ends)]
+        return hidden
 
     def _known(self, row: _Row, n: int) -> list[list[int]]:
         """(10, n): the fields of `Layout`, token ids and position ids of the tokens to feed, then padding."""
@@ -180,8 +250,11 @@ class _Decoder:
         row.sequence.add_window_tokens([token])
         row.ready += 1
         row.window_tokens += 1
-        if self.grammar.complete(row.window_text) or row.window_tokens >= self.spec.max_window_tokens:
+        if self._window_is_written(row):
             yield from self._open_latents(b)
+
+    def _window_is_written(self, row: _Row) -> bool:
+        return self.grammar.complete(row.window_text) or row.window_tokens >= self.spec.max_window_tokens
 
     def _open_latents(self, b: int) -> Iterator[tuple[int, Event]]:
         row = self.rows[b]
