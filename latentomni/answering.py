@@ -23,7 +23,7 @@ class Answer:
     latents: list[LatentStep] = field(default_factory=list)
 
 
-def answer_batches(thinker: Thinker, asked: list[tuple[ClipFeatures, str]], mode: Mode, batch: int = 24, max_new_tokens: int = 32) -> Iterator[Answer]:
+def answer_batches(thinker: Thinker, asked: list[tuple[ClipFeatures, str]], mode: Mode, batch: int = 24, max_new_tokens: int = 96) -> Iterator[Answer]:
     """Answer (clip, question) pairs greedily, `batch` rows at a time, in the order given."""
     for start in range(0, len(asked), batch):
         rows = []

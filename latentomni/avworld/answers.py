@@ -25,8 +25,14 @@ def answers(family: str) -> tuple[str, ...]:
 
 
 def parse_answer(family: str, text: str) -> str | None:
-    """The first answer of `family` that a free text names, or None; for "pair" the first two colours it names."""
+    """The first answer of `family` in the last sentence that names one, or None; for "pair" the first two colours of it.
+
+    What is said before, in thinking aloud, is not the answer.
+    """
     words = COLOURS if family == "pair" else answers(family)
-    found = re.findall(rf"\b({'|'.join(words)})s?\b", text.lower().replace("-", " "))
-    answer = " and ".join(found[:2]) if family == "pair" else "".join(found[:1])
-    return answer if answer in answers(family) else None
+    for sentence in reversed(re.split(r"[.!?\n]", text.lower().replace("-", " "))):
+        found = re.findall(rf"\b({'|'.join(words)})s?\b", sentence)
+        answer = " and ".join(found[:2]) if family == "pair" else "".join(found[:1])
+        if answer in answers(family):
+            return answer
+    return None

@@ -40,21 +40,23 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     from latentomni.training.nano import train_nano
 
     recipe = _recipe(args)
-    for stage in recipe.stages:
-        say(f"{stage.name}: {stage.steps} steps of {stage.clips} clips")
+    for stage in (*recipe.towers, *recipe.stages):
+        say(f"{stage.name}: {stage.steps} steps of {stage.draw['clips']} clips, latents from {stage.phase.kind}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if args.dry_run:
-        steps = sum(stage.steps for stage in recipe.stages)
+        steps = sum(stage.steps for stage in (*recipe.towers, *recipe.stages))
         done = {"steps": steps, "losses": {}, "checkpoint": str(args.out / "checkpoint"), "dry_run": True}
     else:
-        done = train_nano(args.out, recipe, resume=args.resume, device=device)
+        done = train_nano(args.out, recipe, resume=args.resume)
         say(f"The checkpoint is {done['checkpoint']}.")
     return {**done, "model": "nano", "weights": "nano", "device": device, "seed": recipe.seed}
 
 
 def _recipe(args: argparse.Namespace) -> "NanoRecipe":
     """The default recipe with what --config and --seed change; RequestError where a setting is unknown."""
-    from latentomni.training.nano import NanoRecipe, Stage
+    from latentomni.training.loop import Stage
+    from latentomni.training.losses import LossSpec
+    from latentomni.training.nano import NanoRecipe
 
     values = _settings(args.config) if args.config else {}
     if args.seed is not None:
@@ -65,12 +67,14 @@ def _recipe(args: argparse.Namespace) -> "NanoRecipe":
             f"{args.config} sets {', '.join(unknown)}, which the recipe does not have; take a run's recipe.json as a start."
         )
     try:
-        if "stages" in values:
-            values["stages"] = tuple(Stage(**stage) for stage in values["stages"])
+        for part in {"towers", "stages"} & set(values):
+            values[part] = tuple(Stage(**stage) for stage in values[part])
+        if "losses" in values:
+            values["losses"] = LossSpec(**values["losses"])
         return replace(NanoRecipe(), **values)
     except TypeError as error:
         raise RequestError(
-            f"{args.config} has a stage that cannot be read ({error}); take a run's recipe.json as a start."
+            f"{args.config} has a part that cannot be read ({error}); take a run's recipe.json as a start."
         ) from error
 
 

@@ -31,11 +31,13 @@ class Segment:
 class Turn:
     """A question and its answer, texts and segments in turn; the last text is the answer.
 
-    A segment becomes a latent block (latent), its window and caption (text-cot), or nothing (direct)."""
+    A segment becomes a latent block (latent), its window and caption (text-cot), or nothing (direct). group: of the last text,
+    which the losses weigh by it."""
 
     question: str
     mode: Mode
     parts: tuple[str | Segment, ...]
+    group: str = "answer"
 
 
 @dataclass
@@ -94,7 +96,7 @@ def build_example(thinker: Thinker, clip: ClipFeatures, turns: list[Turn] | tupl
             spaced = turn.mode is Mode.TEXT_COT and place and isinstance(turn.parts[place - 1], Segment)
             words = text(" " + part if spaced else part)
             is_last = place == len(turn.parts) - 1
-            example.say([*words, thinker.ids.end_of_turn] if is_last else words, "answer" if is_last else "text")
+            example.say([*words, thinker.ids.end_of_turn] if is_last else words, turn.group if is_last else "text")
     return example
 
 

@@ -117,7 +117,7 @@ class Phase:
         vectors = batch.anchors + noise
         if self.kind == "anchors" or not len(vectors):
             return vectors, None
-        is_shared = not getattr(thinker.text_model, "is_gradient_checkpointing", False)
+        is_shared = not getattr(thinker.text_model.layers[0], "gradient_checkpointing", False)
         feedback = open_prefix(thinker, batch, grad=is_shared)
         own = rollout(feedback) if self.kind == "rollout" else jacobi(feedback, self.passes)
         if self.share < 1:

@@ -136,6 +136,9 @@ class Objective(torch.nn.Module):
                 states[:2] = [feedback.whole(states[k], states[k - depth]) for k in range(2)] if self.probes else []
         return self.terms(hidden, batch, states[:2]), vectors
 
+    def weight(self, name: str) -> float:
+        return self.spec.weight(name)
+
     def counts(self, batch: Batch) -> dict[str, int]:
         """How many each term of this batch is summed over, known before any of them is computed."""
         counts = {f"ce_{name}": batch.groups.count(name) for name in set(batch.groups)}

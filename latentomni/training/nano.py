@@ -1,13 +1,10 @@
-"""The recipe that makes nano: towers, narration, latent blocks, feedback. Each stage teaches what the next one needs.
+"""The recipe that makes nano: towers, then narration, latent blocks and feedback. Each stage teaches what the next one needs.
 
-Resumable: a checkpoint holds weights, optimiser and the step; every step draws its batch from (seed, stage, step) alone.
+Resumable at any step; every step draws its batch from (seed, stage, step) alone.
 """
 
 import json
-import logging
-import math
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,214 +13,156 @@ from tqdm import tqdm
 
 from latentomni import checkpoints
 from latentomni.avworld import questions, sample_world
+from latentomni.avworld.questions import Question
 from latentomni.avworld.truth import narration
+from latentomni.config import Mode
+from latentomni.modeling import Thinker
 from latentomni.runtime import DONORS_FILE
+from latentomni.sequence import ClipFeatures
+from latentomni.training.batches import Batch, make_batch
 from latentomni.training.donors import build_donors
-from latentomni.training.examples import build_example, choose
-from latentomni.training.losses import TimeProbes, batch_losses, make_batch, self_fed_latents
+from latentomni.training.examples import Segment, Turn, build_example
+from latentomni.training.feedback import Phase
+from latentomni.training.loop import FitSpec, Stage, fit
+from latentomni.training.losses import LossSpec, Objective
 from latentomni.training.pool import ClipPool
-from latentomni.training.towers import AudioProbe, VisionProbe, scale_features
-from latentomni.training.validation import family_accuracy
+from latentomni.training.towers import TowerObjective, scale_features
+from latentomni.training.validation import validate
 
-__all__ = ["NanoRecipe", "Stage", "train_nano"]
+__all__ = ["NanoRecipe", "question_turn", "train_nano"]
 
-logger = logging.getLogger(__name__)
-_WEIGHTS = {"ce_text": 0.5, "ce_window": 2.0, "ce_answer": 1.0, "ce_narration": 1.0, "clock": 0.5, "search": 0.5, "alignment": 4.0}
+_LOSSES = LossSpec(
+    alignment=4.0, alignment_reduction="mean", sync=0.02, clock=0.5, search=0.5,
+    groups={"text": 0.5, "window": 2.0, "answer": 1.0, "caption": 0.5, "narration": 1.0},
+)  # fmt: skip
+_OFTEN = {"sound": 2, "count": 2, "order": 2}  # finding an object by two words, and a second step, are the harder skills
+_ANCHORS = Phase(noise=0.1)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """clips: rows per step. latent, direct: questions per row answered through a block / directly. narrate: share of steps
-    with narration. self_fed: share of blocks fed their own latents. noise: standard deviation added to anchors."""
-
-    name: str
-    steps: int
-    clips: int
-    lr: float
-    latent: int = 0
-    direct: int = 0
-    narrate: float = 0.0
-    self_fed: float = 0.0
-    noise: float = 0.0
+def _mix(clips: int, latent: int, text_cot: int = 0, direct: int = 0, narrate: float = 0.0, talk: float = 0.0) -> dict:
+    """clips: rows per step. latent, text_cot, direct: questions per row in each mode. narrate: share of steps with narration.
+    talk: share of rows asked as one conversation instead of apart."""
+    return {"clips": clips, "latent": latent, "text_cot": text_cot, "direct": direct, "narrate": narrate, "talk": talk}
 
 
 @dataclass(frozen=True)
 class NanoRecipe:
-    """Everything that decides the run."""
+    """Everything that decides the run. pool: clips. towers, stages: see `Stage`; a towers stage is named after its tower."""
 
     seed: int = 7
     pool: int = 5000
     vocabulary: int = 640
-    stages: tuple[Stage, ...] = (
-        Stage("vision", 500, 16, 2e-3),
-        Stage("audio", 250, 16, 2e-3),
-        Stage("narrate", 250, 8, 1e-3, latent=4, narrate=1.0, noise=0.1),
-        Stage("localise", 250, 10, 1e-3, latent=6, narrate=0.1, noise=0.1),
-        Stage("feedback", 200, 8, 1e-3, latent=6, direct=1, narrate=0.05, self_fed=0.85, noise=0.1),
-        Stage("practise", 300, 8, 8e-4, latent=6, direct=1, narrate=0.1, noise=0.1),
-        Stage("settle", 120, 8, 5e-4, latent=6, direct=1, self_fed=0.85, noise=0.1),
+    losses: LossSpec = _LOSSES
+    towers: tuple[Stage, ...] = (
+        Stage("vision", 500, 2e-3, draw={"clips": 16}),
+        Stage("audio", 400, 2e-3, draw={"clips": 16}),
     )
+    stages: tuple[Stage, ...] = field(default=(
+        Stage("narrate", 250, 1e-3, _ANCHORS, _mix(8, 4, narrate=1.0)),
+        Stage("localise", 500, 1e-3, _ANCHORS, _mix(8, 6, narrate=0.1)),
+        Stage("widen", 400, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2)),
+        Stage("feedback", 250, 1e-3, Phase("jacobi", 9, share=0.85, noise=0.1), _mix(8, 5, 1, 1)),
+        Stage("practise", 600, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2)),
+        Stage("settle", 400, 8e-4, Phase("rollout", share=0.85, noise=0.1), _mix(8, 5, 1, 1)),
+        Stage("polish", 150, 3e-4, Phase("rollout", share=0.95), _mix(8, 5, 1, 1)),
+    ))  # fmt: skip
 
 
 def nano_tokenizer(recipe: NanoRecipe):
     """The tokenizer, learned from questions, answers and narrations of the training split."""
-    lines = ["Describe the clip. Answer directly.", "<|im_start|>user", "<|im_start|>assistant\n"] * 50
+    lines = ["Describe the clip. Answer directly. Think in words.", "<|im_start|>user", "<|im_start|>assistant\n"] * 50
     for seed in range(400):
         world = sample_world(seed, "train")
         lines.append(narration(world))
-        lines += [f"{q.text} {q.lead} {q.closing}" for q in questions(world)]
+        lines += [f"{q.text} {' '.join(s.lead for s in q.steps)} {q.closing}" for q in questions(world)]
     return checkpoints.build_tokenizer(lines, recipe.vocabulary)
 
 
-class _Run:
-    """A run in progress: model, probes, pool, and where it stands."""
-
-    def __init__(self, recipe: NanoRecipe, out: Path, device: str) -> None:
-        self.recipe, self.out, self.device = recipe, out, device
-        self.thinker = checkpoints.build("nano", nano_tokenizer(recipe), recipe.seed)
-        self.thinker.model.to(device)
-        self.thinker.head.to(device)
-        self.thinker.weights = "nano"
-        torch.manual_seed(recipe.seed)
-        self.times = TimeProbes(self.thinker.hidden_size).to(device)
-        self.probes = {"vision": VisionProbe(self.thinker.hidden_size).to(device), "audio": AudioProbe(self.thinker.hidden_size).to(device)}
-        self.pool: ClipPool | None = None
-        self.stage, self.step, self.seconds, self.scaled = 0, 0, 0.0, False
-        self.optimizer_state: dict | None = None
-
-    def modules(self) -> dict[str, torch.nn.Module]:
-        return {"model": self.thinker.model, "head": self.thinker.head, "times": self.times, **self.probes}
-
-    def save(self, optimizer: torch.optim.Optimizer | None) -> None:
-        state = {name: m.state_dict() for name, m in self.modules().items()}
-        place = {"stage": self.stage, "step": self.step, "seconds": self.seconds, "scaled": self.scaled}
-        partial = self.out / "state.partial"
-        torch.save({**state, **place, "optimizer": optimizer and optimizer.state_dict()}, partial)
-        partial.replace(self.out / "state.pt")
-
-    def resume(self) -> None:
-        path = self.out / "state.pt"
-        if path.is_file():
-            state = torch.load(path, weights_only=True, map_location=self.device)
-            for name, module in self.modules().items():
-                module.load_state_dict(state[name])
-            self.stage, self.step, self.seconds, self.scaled = (state[k] for k in ("stage", "step", "seconds", "scaled"))
-            self.optimizer_state = state["optimizer"]
-
-    def log(self, values: dict) -> None:
-        with (self.out / "log.jsonl").open("a") as file:
-            file.write(json.dumps(values) + "\n")
+def question_turn(question: Question, mode: Mode) -> Turn:
+    """A question with its reasoning as training and generation have it."""
+    parts = [part for s in question.steps for part in (s.lead, Segment(s.window, s.asked, s.seen))]
+    if mode is Mode.DIRECT:
+        parts = parts[1::2]
+    return Turn(question.text, mode, (*parts, question.closing))
 
 
-def train_nano(out: Path, recipe: NanoRecipe | None = None, *, resume: bool = False, device: str | None = None) -> dict:
-    """Train nano into `out` (state.pt, log.jsonl, checkpoint/). Returns steps, losses and the checkpoint's folder."""
+def train_nano(out: Path, recipe: NanoRecipe | None = None, *, resume: bool = False) -> dict:
+    """Train nano into `out` (recipe.json, towers/ and language/ with their logs, checkpoint/). Returns steps, losses and
+    the checkpoint's folder."""
     recipe = recipe or NanoRecipe()
     out.mkdir(parents=True, exist_ok=True)
-    run = _Run(recipe, out, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if resume:
-        run.resume()
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
-    losses: dict[str, float] = {}
-    while run.stage < len(recipe.stages):
-        stage = recipe.stages[run.stage]
-        losses = _run_stage(run, stage)
-        if stage.latent:
-            run.log({"stage": stage.name, "validation": family_accuracy(run.thinker)})
-        run.stage, run.step, run.optimizer_state = run.stage + 1, 0, None
-        run.save(None)
-    checkpoints.save(run.thinker, out / "checkpoint")
+    thinker = checkpoints.build("nano", nano_tokenizer(recipe), recipe.seed)
+    thinker.weights = "nano"
+    pool = ClipPool(thinker, recipe.pool, 0, "train", _progress)
+    torch.manual_seed(recipe.seed)
+    _fit_towers(thinker, pool, recipe, out / "towers", resume)
+    scale_features(thinker, pool)
+    pool.encode(thinker, _progress)
+    losses = _fit_language(thinker, pool, recipe, out / "language", resume)
+    checkpoints.save(thinker, out / "checkpoint")
     build_donors(checkpoints.load(str(out / "checkpoint"))).save(out / "checkpoint" / DONORS_FILE)
-    steps = sum(s.steps for s in recipe.stages)
-    return {"steps": steps, "losses": losses, "checkpoint": str(out / "checkpoint"), "train_seconds": round(run.seconds, 1)}
+    steps = sum(s.steps for s in (*recipe.towers, *recipe.stages))
+    return {"steps": steps, "losses": losses, "checkpoint": str(out / "checkpoint")}
 
 
 def _progress(items, what: str):
     return tqdm(items, desc=what, leave=False, mininterval=5)
 
 
-def _prepare(run: _Run, stage: Stage) -> None:
-    """Draw the pool once; encode it once the towers are trained and scaled."""
-    if run.pool is None:
-        run.pool = ClipPool(run.thinker, run.recipe.pool, 0, "train", _progress)
-    if stage.name not in run.probes and not run.pool.features:
-        if not run.scaled:
-            scale_features(run.thinker, run.pool)
-            run.scaled = True
-        run.pool.encode(run.thinker, _progress)
+def _fit_towers(thinker: Thinker, pool: ClipPool, recipe: NanoRecipe, out: Path, resume: bool) -> None:
+    out.mkdir(exist_ok=True)
+    thinker.model.requires_grad_(False)
+    objective = TowerObjective(thinker, pool)
+
+    def draw(stage: int, step: int) -> list[tuple[str, np.ndarray]]:
+        chosen = pool.draw(np.random.default_rng([recipe.seed, 0, stage, step]), recipe.towers[stage].draw["clips"])
+        return [(recipe.towers[stage].name, chosen)]
+
+    fit(objective, recipe.towers, draw, out, FitSpec(recipe.seed), resume=resume)
+    thinker.model.requires_grad_(False)
 
 
-def _parameters(run: _Run, stage: Stage) -> list[torch.nn.Parameter]:
-    towers = run.thinker.towers
-    parts = {"vision": [towers.visual, run.probes["vision"]], "audio": [towers.audio_tower, run.probes["audio"]]}
-    modules = parts.get(stage.name, [run.thinker.text_model, run.thinker.model.lm_head, run.thinker.head, run.times])
-    run.thinker.model.requires_grad_(False)
-    run.thinker.head.requires_grad_(False)
-    return [p.requires_grad_(True) for m in modules for p in m.parameters()]
+def _fit_language(thinker: Thinker, pool: ClipPool, recipe: NanoRecipe, out: Path, resume: bool) -> dict[str, float]:
+    out.mkdir(exist_ok=True)
+    for module in (thinker.text_model, thinker.model.lm_head, thinker.head):
+        module.requires_grad_(True)
+    objective = Objective(thinker, recipe.losses)
+
+    def draw(stage: int, step: int) -> list[Batch]:
+        return [_draw(thinker, pool, np.random.default_rng([recipe.seed, 1, stage, step]), **recipe.stages[stage].draw)]
+
+    def judge(_: Stage) -> dict:
+        return {"validation": validate(thinker)}
+
+    return fit(objective, recipe.stages, draw, out, FitSpec(recipe.seed), resume=resume, on_stage_end=judge)
 
 
-def _run_stage(run: _Run, stage: Stage) -> dict[str, float]:
-    started = time.perf_counter()
-    _prepare(run, stage)
-    optimizer = torch.optim.AdamW(_parameters(run, stage), lr=stage.lr, betas=(0.9, 0.98), weight_decay=0.02)
-    if run.optimizer_state:
-        optimizer.load_state_dict(run.optimizer_state)
-    bar = tqdm(range(run.step, stage.steps), initial=run.step, total=stage.steps, desc=stage.name, mininterval=5)
-    values: dict[str, float] = {}
-    for step in bar:
-        rng = np.random.default_rng([run.recipe.seed, run.stage, step])
-        torch.manual_seed(run.recipe.seed * 1_000_003 + run.stage * 100_003 + step)
-        for group in optimizer.param_groups:
-            group["lr"] = stage.lr * _schedule(step, stage.steps)
-        values = _step(run, stage, rng, optimizer)
-        run.step = step + 1
-        if run.step % 20 == 0 or run.step == stage.steps:
-            now = time.perf_counter()
-            run.seconds, started = run.seconds + now - started, now
-            run.log({"stage": stage.name, "step": run.step, "seconds": round(run.seconds, 1), **{k: round(v, 4) for k, v in values.items()}})
-            bar.set_postfix({k: f"{v:.3f}" for k, v in values.items()})
-        if run.step % 100 == 0:
-            run.save(optimizer)
-    return values
-
-
-def _schedule(step: int, steps: int) -> float:
-    """Linear warm-up over 5 %, then a cosine to a tenth."""
-    warm = max(steps // 20, 1)
-    return min((step + 1) / warm, 0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
-
-
-def _step(run: _Run, stage: Stage, rng: np.random.Generator, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    chosen = run.pool.draw(rng, stage.clips)
-    if stage.name in run.probes:
-        total, values = run.probes[stage.name].loss(run.thinker, run.pool, chosen)
-    else:
-        terms = _block_terms(run, stage, rng, chosen)
-        total = sum(_WEIGHTS[name] * term for name, term in terms.items())
-        values = {name: term.item() for name, term in terms.items()}
-    optimizer.zero_grad()
-    total.backward()
-    torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
-    optimizer.step()
-    return values
-
-
-def _block_terms(run: _Run, stage: Stage, rng: np.random.Generator, chosen: np.ndarray) -> dict[str, torch.Tensor]:
-    narrate = rng.random() < stage.narrate
+def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, clips: int, latent: int, text_cot: int, direct: int,
+          narrate: float, talk: float) -> Batch:  # fmt: skip
+    """One step's rows: the same number of questions in each mode about every clip."""
+    modes = [Mode.LATENT] * latent + [Mode.TEXT_COT] * text_cot + [Mode.DIRECT] * direct
+    is_narrated = rng.random() < narrate
     examples = []
-    for i in chosen:
-        asked = choose(rng, run.pool.questions[i], stage.latent + stage.direct)
-        told = narration(run.pool.worlds[i]) if narrate else None
-        examples.append(build_example(run.thinker, _noisy(run.pool.features[i]), asked[: stage.latent], asked[stage.latent :], told))
-    batch = make_batch(run.thinker, examples)
-    vectors = batch.anchors + stage.noise * torch.randn_like(batch.anchors)
-    if stage.self_fed:
-        own = self_fed_latents(run.thinker, batch, run.thinker.spec.n_latents)
-        blocks = len(vectors) // run.thinker.spec.n_latents
-        fed = torch.from_numpy(rng.random(blocks) < stage.self_fed).repeat_interleave(run.thinker.spec.n_latents)
-        vectors = torch.where(fed.to(vectors.device)[:, None], own, vectors)
-    return batch_losses(run.thinker, batch, vectors, run.times)
+    for i in pool.draw(rng, clips):
+        turns = [question_turn(q, mode) for q, mode in zip(_choose(rng, pool.questions[i], len(modes)), modes, strict=True)]
+        turns = [turns[k] for k in rng.permutation(len(turns))]
+        if is_narrated:
+            turns.append(Turn("Describe the clip.", Mode.DIRECT, (narration(pool.worlds[i]),), "narration"))
+        examples.append(build_example(thinker, _noisy(pool.features[i]), turns, isolated=rng.random() >= talk))
+    return make_batch(thinker, examples)
 
 
-def _noisy(clip, std: float = 0.05):
+def _choose(rng: np.random.Generator, asked: tuple[Question, ...], count: int) -> list[Question]:
+    """`count` different questions, of every family as often as `_OFTEN` says."""
+    sizes: dict[str, int] = {}
+    for q in asked:
+        sizes[q.family] = sizes.get(q.family, 0) + 1
+    p = np.array([_OFTEN.get(q.family, 1) / sizes[q.family] for q in asked])
+    return [asked[i] for i in rng.choice(len(asked), count, replace=False, p=p / p.sum())]
+
+
+def _noisy(clip: ClipFeatures, std: float = 0.05) -> ClipFeatures:
     """Features in float32 with a little noise, so that five thousand clips are not learned by heart."""
-    return replace(clip, visual=clip.visual.float() + std * torch.randn(clip.visual.shape), audio=clip.audio.float() + std * torch.randn(clip.audio.shape))
+    visual, audio = (x.float() + std * torch.randn(x.shape) for x in (clip.visual, clip.audio))
+    return replace(clip, visual=visual, audio=audio)

@@ -6,14 +6,37 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from latentomni.avworld.vocabulary import COLOURS, PLACES, SHAPES, SOUNDS
+from latentomni.avworld.vocabulary import COLOURS, COUNTS, PLACES, SHAPES, SOUNDS
 from latentomni.clock import POSITIONS_PER_SECOND
 from latentomni.modeling import Thinker
 from latentomni.training.pool import ClipPool
 
-__all__ = ["AudioProbe", "VisionProbe", "scale_features"]
+__all__ = ["TowerObjective", "scale_features"]
 
 _FEATURE_STD = 0.5
+_BLUR = 0.2  # noise before the readers, in standard deviations: what they are to tell must stand out in the features
+
+
+class TowerObjective(torch.nn.Module):
+    """Both towers with a linear reader each, trained one after the other. A batch is the name of a tower and numbers of clips."""
+
+    def __init__(self, thinker: Thinker, pool: ClipPool) -> None:
+        super().__init__()
+        self.thinker, self.pool = thinker, pool
+        self.towers = torch.nn.ModuleDict({"vision": thinker.towers.visual, "audio": thinker.towers.audio_tower}).requires_grad_(True)
+        self.probes = torch.nn.ModuleDict({"vision": VisionProbe(thinker.hidden_size), "audio": AudioProbe(thinker.hidden_size)})
+        self.probes.to(thinker.device)
+
+    def weight(self, name: str) -> float:
+        """1 for a tower's loss, 0 for what only tells how it does."""
+        return float(name in self.probes)
+
+    def counts(self, batch: tuple[str, np.ndarray]) -> dict[str, int]:
+        return dict.fromkeys([batch[0], *self.probes[batch[0]].told], 1)
+
+    def forward(self, batch: tuple[str, np.ndarray], _phase: object, _seed: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        loss, told = self.probes[batch[0]].loss(self.thinker, self.pool, batch[1])
+        return {batch[0]: loss, **told}, torch.empty(0)
 
 
 class VisionProbe(torch.nn.Module):
@@ -23,19 +46,21 @@ class VisionProbe(torch.nn.Module):
     carried the answer and the language model did not find them (docs/LOG.md).
     """
 
+    told = ("colour", "shape", "place", "hue_mse")
+
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.sizes = (len(COLOURS), len(SHAPES), len(PLACES), len(PLACES))
         self.head = torch.nn.Linear(hidden, sum(self.sizes) + 2)
 
-    def loss(self, thinker: Thinker, pool: ClipPool, chosen: np.ndarray) -> tuple[torch.Tensor, dict[str, float]]:
-        features = torch.cat(pool.visual(thinker, chosen))
+    def loss(self, thinker: Thinker, pool: ClipPool, chosen: np.ndarray) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        features = _blurred(torch.cat(pool.visual(thinker, chosen)))
         kinds, hue = (t.to(features.device) for t in _vision_target(pool, chosen))
         *logits, told_hue = self.head(features).split([*self.sizes, 2], dim=1)
         kind_loss = sum(F.cross_entropy(x, kinds[:, k]) for k, x in enumerate(logits))
         hue_loss = F.mse_loss(told_hue, torch.stack([hue.cos(), hue.sin()], 1))
-        right = [(x.argmax(1) == kinds[:, k]).float().mean().item() for k, x in enumerate(logits)]
-        return kind_loss + hue_loss, {"colour": right[0], "shape": right[1], "place": right[2], "hue_mse": hue_loss.item()}
+        right = [(x.argmax(1) == kinds[:, k]).float().mean() for k, x in enumerate(logits[:3])]
+        return kind_loss + hue_loss, dict(zip(self.told, [*right, hue_loss.detach()], strict=True))
 
 
 def _vision_target(pool: ClipPool, chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,32 +76,40 @@ def _vision_target(pool: ClipPool, chosen: np.ndarray) -> tuple[torch.Tensor, to
 
 
 class AudioProbe(torch.nn.Module):
-    """Per 40 ms token: which sound ("none" last), and its pitch and loudness."""
+    """Per 40 ms token: which sound ("none" last), how often it plays in its scene, and its pitch and loudness."""
+
+    told = ("sound", "repeats", "detail_mse")
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.head = torch.nn.Linear(hidden, len(SOUNDS) + 1 + 2)
+        self.head = torch.nn.Linear(hidden, len(SOUNDS) + 1 + len(COUNTS) + 2)
 
-    def loss(self, thinker: Thinker, pool: ClipPool, chosen: np.ndarray) -> tuple[torch.Tensor, dict[str, float]]:
-        features = torch.cat(pool.audio(thinker, chosen))
-        target = torch.cat([_audio_target(pool, i) for i in chosen]).to(features.device)
-        out = self.head(features)
-        here = target[:, 0] < len(SOUNDS)
-        kind = F.cross_entropy(out[:, :-2], target[:, 0].long())
-        detail = F.mse_loss(out[here, -2:], target[here, 1:])
-        right = (out[:, :-2].argmax(1) == target[:, 0])[here].float().mean()
-        return kind + detail, {"sound": right.item(), "detail_mse": detail.item()}
+    def loss(self, thinker: Thinker, pool: ClipPool, chosen: np.ndarray) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        features = _blurred(torch.cat(pool.audio(thinker, chosen)))
+        kind, repeats, detail = (torch.cat(parts).to(features.device) for parts in zip(*(_audio_target(pool, i) for i in chosen), strict=True))
+        told_kind, told_repeats, told_detail = self.head(features).split([len(SOUNDS) + 1, len(COUNTS), 2], dim=1)
+        here = kind < len(SOUNDS)
+        detail_loss = F.mse_loss(told_detail[here], detail[here])
+        loss = F.cross_entropy(told_kind, kind) + F.cross_entropy(told_repeats[here], repeats[here]) + 2 * detail_loss
+        right = [(told[here].argmax(1) == true[here]).float().mean() for told, true in ((told_kind, kind), (told_repeats, repeats))]
+        return loss, dict(zip(self.told, [*right, detail_loss.detach()], strict=True))
 
 
-def _audio_target(pool: ClipPool, i: int) -> torch.Tensor:
-    """(25 * seconds, 3) sound number, pitch and loudness (both scaled to about -1 to 1) of every audio token."""
+def _audio_target(pool: ClipPool, i: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of every audio token of a clip: number of its sound and of its repeats, (N,) each, and (N, 2) pitch and loudness, both
+    scaled to about -1 to 1."""
     world = pool.worlds[i]
     times = (np.arange(round(world.duration_s * POSITIONS_PER_SECOND)) + 0.5) / POSITIONS_PER_SECOND
-    target = np.tile([len(SOUNDS), 0.0, 0.0], (len(times), 1))
+    kind, repeats, detail = np.full(len(times), len(SOUNDS)), np.zeros(len(times), dtype=int), np.zeros((len(times), 2))
     for s in world.scenes:
         inside = (times >= s.sound_window.start_s) & (times < s.sound_window.end_s)
-        target[inside] = SOUNDS.index(s.sound), (s.pitch - 1) * 4, (s.loudness - 0.75) * 4
-    return torch.tensor(target, dtype=torch.float32)
+        kind[inside], repeats[inside] = SOUNDS.index(s.sound), s.repeats - 1
+        detail[inside] = (s.pitch - 1) * 4, (s.loudness - 0.75) * 4
+    return torch.tensor(kind), torch.tensor(repeats), torch.tensor(detail, dtype=torch.float32)
+
+
+def _blurred(features: torch.Tensor) -> torch.Tensor:
+    return features + _BLUR * features.detach().std() * torch.randn_like(features)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""How well a model in training answers fresh clips from its own windows and latents, family by family."""
+"""How well a model in training answers fresh clips: from its own windows and latents by family, and in the other modes."""
 
 from latentomni.answering import answer_batches
 from latentomni.avworld import parse_answer, world_clip
@@ -6,17 +6,24 @@ from latentomni.avworld.questions import FAMILIES, draw_questions
 from latentomni.config import Mode
 from latentomni.modeling import Thinker
 
-__all__ = ["family_accuracy"]
+__all__ = ["validate"]
 
 _FIRST_SEED = 30_000
 
 
-def family_accuracy(thinker: Thinker, n: int = 200) -> dict[str, float]:
-    """Share right per family on `n` questions of the validation split (never the test split)."""
+def validate(thinker: Thinker, n: int = 200, n_others: int = 80) -> dict[str, float | dict[str, float]]:
+    """Share right on questions of the validation split (never the test split): latent by family and overall, text-cot, direct."""
     drawn = draw_questions("validation", n, _FIRST_SEED)
     clips = {w.name: thinker.encode_clip(world_clip(w)) for w in {w.name: w for w, _ in drawn}.values()}
-    asked = [(clips[w.name], q.text) for w, q in drawn]
     right: dict[str, list[bool]] = {family: [] for family in FAMILIES}
-    for (_, question), answer in zip(drawn, answer_batches(thinker, asked, Mode.LATENT), strict=True):
-        right[question.family].append(parse_answer(question.family, answer.text) == question.answer)
-    return {family: round(sum(hits) / len(hits), 3) for family, hits in right.items()}
+    told: dict[str, float | dict[str, float]] = {}
+    for mode in Mode:
+        some = drawn if mode is Mode.LATENT else drawn[:n_others]
+        answers = answer_batches(thinker, [(clips[w.name], q.text) for w, q in some], mode)
+        hits = [parse_answer(q.family, a.text) == q.answer for (_, q), a in zip(some, answers, strict=True)]
+        told[str(mode)] = round(sum(hits) / len(hits), 3)
+        if mode is Mode.LATENT:
+            for (_, question), hit in zip(drawn, hits, strict=True):
+                right[question.family].append(hit)
+            told["families"] = {family: round(sum(h) / len(h), 3) for family, h in right.items()}
+    return told

@@ -1,0 +1,210 @@
+"""The training loop: stages of steps through Accelerate, on one process or several, resumable at any step.
+
+Everything random about a step is drawn from (seed, stage, step), so a run that was killed and resumed is the run that was not.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from tqdm import tqdm
+
+from latentomni.errors import RequestError, require
+from latentomni.training.feedback import Phase
+
+__all__ = ["FitSpec", "Stage", "fit", "learning_rate"]
+
+_STATE, _PLACE = "state", "place.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps under one regime. lr: peak learning rate. phase: what fills the latent slots. draw: what the step's batches hold, as
+    the source of the samples understands it."""
+
+    name: str
+    steps: int
+    lr: float
+    phase: Phase = field(default_factory=Phase)
+    draw: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1 and self.lr > 0, f"stage {self.name!r} needs at least 1 step and lr > 0, got {self.steps} and {self.lr}")
+        if isinstance(self.phase, dict):
+            object.__setattr__(self, "phase", Phase(**self.phase))
+
+
+@dataclass(frozen=True)
+class FitSpec:
+    """seed: of everything. save_every, log_every: steps. warmup: share of a stage's steps. log_with: "tensorboard", "trackio" or None."""
+
+    seed: int = 7
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.02
+    clip_norm: float = 1.0
+    warmup: float = 0.05
+    save_every: int = 100
+    log_every: int = 20
+    log_with: str | None = None
+
+
+def fit(
+    module: torch.nn.Module,
+    stages: tuple[Stage, ...],
+    draw: Callable[[int, int], list[Any]],
+    out: Path,
+    spec: FitSpec,
+    *,
+    resume: bool = False,
+    on_stage_end: Callable[[Stage], dict[str, Any]] = lambda stage: {},
+) -> dict[str, float]:
+    """Train what requires a gradient in `module`; returns the last means of all terms.
+
+    module(batch, phase, seed) -> (sums of terms, latents that were fed); module.counts(batch) -> how many each is over;
+    module.weight(term) -> its weight. draw(stage, step) -> this step's micro-batches, the same on every process, of
+    which process r of w takes r, r + w, ... Writes `out`/log.jsonl, a line per `log_every` steps, and `out`/state.
+    """
+    return _Fit(module, stages, draw, out, spec, on_stage_end).run(resume)
+
+
+def learning_rate(step: int, stage: Stage, warmup: float) -> float:
+    """Linear warm-up, then a cosine to a tenth."""
+    warm = max(round(stage.steps * warmup), 1)
+    return stage.lr * min((step + 1) / warm, 0.1 + 0.45 * (1 + math.cos(math.pi * step / stage.steps)))
+
+
+class _Fit:
+    def __init__(self, module, stages, draw, out: Path, spec: FitSpec, on_stage_end) -> None:
+        self.bare, self.stages, self.draw, self.out, self.spec, self.on_stage_end = module, stages, draw, out, spec, on_stage_end
+        kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)  # a batch without latents leaves the latent head alone
+        self.accelerator = Accelerator(log_with=spec.log_with, project_dir=str(out), kwargs_handlers=[kwargs])
+        trained = [p for p in module.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=stages[0].lr, betas=tuple(spec.betas), weight_decay=spec.weight_decay)
+        self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
+        self.stage = self.step = 0
+        self.seconds = 0.0
+
+    def run(self, resume: bool) -> dict[str, float]:
+        if resume:
+            self._restore()
+        if self.spec.log_with:
+            self.accelerator.init_trackers("latentomni")
+        means: dict[str, float] = {}
+        while self.stage < len(self.stages):
+            stage = self.stages[self.stage]
+            means = self._run_stage(stage) or means
+            if self.accelerator.is_main_process:
+                self._log({"stage": stage.name, **self.on_stage_end(stage)})
+            self.accelerator.wait_for_everyone()
+            self.stage, self.step = self.stage + 1, 0
+            self._save()
+        self.accelerator.end_training()
+        return means
+
+    def _run_stage(self, stage: Stage) -> dict[str, float]:
+        started, means = time.perf_counter(), {}
+        steps = tqdm(range(self.step, stage.steps), initial=self.step, total=stage.steps, desc=stage.name, mininterval=5,
+                     disable=not self.accelerator.is_main_process)  # fmt: skip
+        for step in steps:
+            means = self._take_step(stage, step)
+            self.step = step + 1
+            if self.step % self.spec.log_every == 0 or self.step == stage.steps:
+                now = time.perf_counter()
+                self.seconds, started = self.seconds + now - started, now
+                steps.set_postfix({k: f"{v:.3f}" for k, v in means.items() if k.startswith(("ce_", "al"))})
+                self._log({"stage": stage.name, "step": self.step, "seconds": round(self.seconds, 1), **_rounded(means)})
+            if self.step % self.spec.save_every == 0:
+                self._save()
+        return means
+
+    def _take_step(self, stage: Stage, step: int) -> dict[str, float]:
+        """One optimiser step; means of all terms, unweighted, and what tells how the run does."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        seed = (self.spec.seed * 1_000_003 + self.stage * 100_003 + step) % 2**31
+        torch.manual_seed(seed)
+        batches = self.draw(self.stage, step)
+        require(len(batches) % world == 0, f"a step has {len(batches)} micro-batches for {world} processes; make it a multiple of the processes")
+        own = batches[rank::world]
+        counts = _added([self.bare.counts(b) for b in batches])
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, stage, self.spec.warmup)
+        sums: dict[str, float] = {}
+        fed = []
+        for number, batch in enumerate(own):
+            with nullcontext() if number == len(own) - 1 else self.accelerator.no_sync(self.module):
+                terms, vectors = self.module(batch, stage.phase, seed + rank + number * world)
+                total = sum(self.bare.weight(name) * term / counts[name] for name, term in terms.items() if counts[name])
+                self.accelerator.backward(total * world)  # processes are averaged
+            sums = _added([sums, {name: term.item() for name, term in terms.items()}])
+            fed.append(vectors)
+        norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.spec.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return {**self._shared(sums, counts), "grad_norm": float(norm), **_collapse(torch.cat(fed))}
+
+    def _shared(self, sums: dict[str, float], counts: dict[str, int]) -> dict[str, float]:
+        """Means over all processes."""
+        names = sorted(n for n in counts if counts[n])
+        totals = torch.tensor([sums.get(n, 0.0) for n in names], device=self.accelerator.device)
+        totals = self.accelerator.reduce(totals, "sum")
+        return {n: float(t) / counts[n] for n, t in zip(names, totals, strict=True)}
+
+    def _log(self, values: dict[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            with (self.out / "log.jsonl").open("a") as file:
+                file.write(json.dumps(values) + "\n")
+        if self.spec.log_with:
+            done = sum(s.steps for s in self.stages[: self.stage]) + self.step
+            self.accelerator.log({k: v for k, v in values.items() if isinstance(v, float)}, step=done)
+
+    def _save(self) -> None:
+        """Replace the saved state in one move, so that a kill leaves the old one or the new one."""
+        partial, state = self.out / (_STATE + ".partial"), self.out / _STATE
+        self.accelerator.save_state(str(partial))
+        if self.accelerator.is_main_process:
+            place = {"stage": self.stage, "step": self.step, "seconds": self.seconds, "stages": [s.name for s in self.stages]}
+            (partial / _PLACE).write_text(json.dumps(place))
+            old = self.out / (_STATE + ".old")
+            shutil.rmtree(old, ignore_errors=True)
+            if state.exists():
+                state.rename(old)
+            partial.rename(state)
+            shutil.rmtree(old, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self) -> None:
+        found = [f for f in (self.out / _STATE, self.out / (_STATE + ".old")) if (f / _PLACE).is_file()]
+        if not found:
+            return
+        place = json.loads((found[0] / _PLACE).read_text())
+        if place["stages"][: place["stage"] + 1] != [s.name for s in self.stages][: place["stage"] + 1]:
+            raise RequestError(f"{self.out} holds a run with stages {place['stages']}; resume it with its own recipe, or choose another --out.")
+        self.accelerator.load_state(str(found[0]))
+        self.stage, self.step, self.seconds = place["stage"], place["step"], place["seconds"]
+
+
+def _added(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    names = {name for part in parts for name in part}
+    return {name: sum(part.get(name, 0) for part in parts) for name in names}
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {k: round(v, 4) for k, v in sorted(values.items())}
+
+
+def _collapse(vectors: torch.Tensor) -> dict[str, float]:
+    """Norm of the fed latents, and their mean cosine with one another: 1 is full collapse."""
+    if not len(vectors):
+        return {}
+    unit = torch.nn.functional.normalize(vectors.float(), dim=1)
+    n = len(unit)
+    cosine = (unit.sum(0).square().sum() - n) / max(n * (n - 1), 1)
+    return {"latent_norm": float(vectors.float().norm(dim=1).mean()), "latent_cosine": float(cosine)}
