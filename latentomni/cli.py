@@ -19,7 +19,7 @@ __all__ = ["build_parser", "main"]
 
 _COMMANDS = (ask, inspect, data, train, evaluate, bench)
 _VERSIONED = ("numpy", "torch", "transformers")
-_BAD_INPUT, _INTERRUPTED = 2, 130
+_FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,7 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 2 for bad input, 130 after Ctrl-C. Argparse itself exits with 0 or 2."""
+    """Run one command; returns the exit status: 0, 1 where its result says not `ok`, 2 for bad input, 130 after Ctrl-C. Argparse
+    itself exits with 0 or 2."""
     args = build_parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("latentomni").setLevel(logging.INFO)
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         about = {"model": None, "weights": None, "device": "cpu", "seed": None}
         done = {**about, **result, "versions": _versions(), "seconds": time.perf_counter() - started_s}
         print(json.dumps(done, allow_nan=False), flush=True)
-    return 0
+    return 0 if result.get("ok", True) else _FAILED
 
 
 def _say(text: str = "", *, end: str = "\n", file: TextIO) -> None:

@@ -8,7 +8,9 @@ from latentomni.avworld.questions import Question
 from latentomni.avworld.world import World
 from latentomni.clock import Window
 
-__all__ = ["events", "narration", "question_row", "truth_sha256"]
+__all__ = ["events", "narration", "question_row", "training_row", "truth_sha256"]
+
+_LATENT_PAIR = "<Unified_Latent></Unified_Latent>"
 
 
 def events(world: World) -> list[dict[str, Any]]:
@@ -50,6 +52,23 @@ def question_row(world: World, question: Question) -> dict[str, Any]:
         "chance_picture": round(question.chance_picture, 6),
         "chance_sound": round(question.chance_sound, 6),
         "events": events(world),
+    }
+
+
+def training_row(question: Question, media: str) -> dict[str, Any]:
+    """A question as a row of training data (docs/DATA.md)."""
+    said = [f"{step.lead} {_LATENT_PAIR}" for step in question.steps]
+    return {
+        "media": media,
+        "family": question.family,
+        "messages": [
+            {"role": "user", "content": question.text},
+            {"role": "assistant", "content": " ".join([*said, question.closing])},
+        ],
+        "segments": [
+            {"start_s": s.window.start_s, "end_s": s.window.end_s, "caption": s.seen} | ({"asked": s.asked} if s.asked else {})
+            for s in question.steps
+        ],
     }
 
 

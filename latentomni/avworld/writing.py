@@ -11,7 +11,7 @@ import numpy as np
 from latentomni.avworld.picture import render_frames
 from latentomni.avworld.questions import draw_questions
 from latentomni.avworld.sound import render_sound
-from latentomni.avworld.truth import narration, question_row, truth_sha256
+from latentomni.avworld.truth import narration, question_row, training_row, truth_sha256
 from latentomni.avworld.world import World
 from latentomni.clock import SAMPLE_RATE_HZ
 from latentomni.media import Clip
@@ -56,18 +56,22 @@ def write_clip(world: World, path: Path | str) -> None:
 def write_split(out_dir: Path | str, split: str, n: int, seed: int) -> dict[str, Any]:
     """Write `n` questions of a split, with their clips, and say what was written.
 
-    `out_dir` gets clip_00000.mp4 ... and questions.jsonl: per line a question, its file, its narration and all truth.
+    `out_dir` gets clip_00000.mp4 ..., questions.jsonl: per line a question, its file, its narration and all truth, and
+    train.jsonl: the same questions as training data (docs/DATA.md).
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     drawn = draw_questions(split, n, seed)
     files: dict[int, str] = {}
-    with open(out_dir / "questions.jsonl", "w", encoding="utf-8") as lines:
-        for world, question in drawn:
-            if world.seed not in files:
-                files[world.seed] = f"clip_{len(files):05d}.mp4"
-                write_clip(world, out_dir / files[world.seed])
-            row = {"clip": files[world.seed], **question_row(world, question), "narration": narration(world)}
-            lines.write(json.dumps(row) + "\n")
+    rows, training_rows = [], []
+    for world, question in drawn:
+        if world.seed not in files:
+            files[world.seed] = f"clip_{len(files):05d}.mp4"
+            write_clip(world, out_dir / files[world.seed])
+        file = files[world.seed]
+        rows.append({"clip": file, **question_row(world, question), "narration": narration(world)})
+        training_rows.append(training_row(question, file))
+    for name, lines in (("questions.jsonl", rows), ("train.jsonl", training_rows)):
+        (out_dir / name).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     families = Counter(question.family for _, question in drawn)
     return {"clips": len(files), "questions": n, "families": dict(families), "sha256": truth_sha256(drawn)}
