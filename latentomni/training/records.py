@@ -26,8 +26,9 @@ _ROW = {"media": str, "messages": list, "segments": list, "answer": str, "id": s
 _MESSAGE = {"role": str, "content": str}
 _SEGMENT = {"start_s": float, "end_s": float, "caption": str, "asked": str}
 _REQUIRED = {"media", "messages", *_MESSAGE, "start_s", "end_s"}
-_TYPE_NAMES = {str: "text", list: "a list", float: "a number of seconds"}
+_TYPE_NAMES = {str: "Unicode text", list: "a list", float: "a number of seconds"}
 _SPECIAL = re.compile(r"<\|\w+\|>|" + "|".join(LATENT_TOKENS))
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON lets it pass, no tokenizer does
 _LISTED = 10  # problems that an error lists before it only counts
 _MAX_S = 1e6
 
@@ -160,7 +161,7 @@ def _fields(value: Any, name: str, known: dict[str, type], problems: list[str]) 
 def _is_a(value: Any, kind: type) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MAX_S
-    return isinstance(value, kind)
+    return isinstance(value, kind) and not (kind is str and _LONE_SURROGATE.search(value))
 
 
 def _shown(value: Any) -> str:
