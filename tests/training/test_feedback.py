@@ -14,7 +14,6 @@ from latentomni.sequence import collate
 from latentomni.training.batches import make_batch
 from latentomni.training.examples import Segment, build_example
 from latentomni.training.feedback import Phase, jacobi, open_prefix, rollout
-
 from tests.training.conftest import ALOUD, DIRECT, ONE, TWO
 
 
