@@ -1,13 +1,22 @@
 """`eval`: how well a checkpoint answers, beside chance and controls."""
 
 import argparse
+import random
 from collections.abc import Callable, Iterable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from latentomni.commands.arguments import add_command, add_mode, add_model, positive
 from latentomni.config import Mode
+from latentomni.errors import RequestError
+
+if TYPE_CHECKING:
+    from latentomni.evaluation.cases import Case
+    from latentomni.runtime import Runtime
 
 __all__ = ["add_to"]
+
+_AVWORLD = "avworld"
 
 
 def add_to(commands: Any) -> None:
@@ -23,7 +32,28 @@ def add_to(commands: Any) -> None:
     )
     add_model(parser, "--checkpoint")
     add_mode(parser)
-    parser.add_argument("--n", type=positive, default=1000, help="questions; default: 1000")
+    _add_draw(parser, 1000)
+    _add_causal(kinds)
+
+
+def _add_causal(kinds: Any) -> None:
+    parser = add_command(
+        kinds,
+        "causal",
+        _run_causal,
+        "Change the latents of answers and let them be written again: do they matter, and what do they carry?",
+        "eval causal --data avworld --json",
+        "eval causal --data avworld --checkpoint runs/nano/checkpoint --write-card",
+        "eval causal --data build/test/train.jsonl --n 100",
+    )
+    parser.add_argument("--data", required=True, metavar=f"{_AVWORLD}|FILE", help="held-out AV World, or JSONL as docs/DATA.md describes it")
+    add_model(parser, "--checkpoint")
+    _add_draw(parser, 300)
+    parser.add_argument("--write-card", action="store_true", help="put the result into the checkpoint's README.md")
+
+
+def _add_draw(parser: argparse.ArgumentParser, n: int) -> None:
+    parser.add_argument("--n", type=positive, default=n, help="questions; default: %(default)s")
     parser.add_argument("--seed", type=int, help="draw other questions; without it the fixed held-out ones are asked")
 
 
@@ -42,14 +72,69 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     say(f"{'':16}accuracy  chance")
     for name, row in rows.items():
         say(f"{name:16}{_figure(row['accuracy'])}{_figure(row['chance'])}")
+    return {**scores, **_about(runtime, args)}
+
+
+def _about(runtime: "Runtime", args: argparse.Namespace) -> dict[str, Any]:
     thinker = runtime.thinker
-    return {
-        **scores,
-        "model": thinker.name,
-        "weights": thinker.weights,
-        "device": str(thinker.device),
-        "seed": args.seed,
-    }
+    return {"model": thinker.name, "weights": thinker.weights, "device": str(thinker.device), "seed": args.seed}
+
+
+def _run_causal(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
+    from latentomni.config import SamplingSpec
+    from latentomni.evaluation.card import causal_section, write_section
+    from latentomni.evaluation.causal import evaluate_causal
+
+    folder = _card_folder(args.model) if args.write_card else None
+    runtime, cases = _causal_cases(args)
+    is_avworld = args.data == _AVWORLD
+    sampling = SamplingSpec(max_new_tokens=96, max_blocks=2) if is_avworld else SamplingSpec()  # as `eval avworld` asks
+    results = {"data": "AV World" if is_avworld else Path(args.data).name}
+    results |= evaluate_causal(runtime.thinker, cases, sampling, args.seed or 0, _progress)
+    _show_arms(results, say)
+    if folder is not None:
+        say(f"Written to {write_section(folder, causal_section(results))}.")
+    return {**results, **_about(runtime, args)}
+
+
+def _causal_cases(args: argparse.Namespace) -> tuple["Runtime", list["Case"]]:
+    """Held-out questions of AV World; of a file the first rows or, with a seed, any."""
+    from latentomni.evaluation.cases import avworld_cases, record_cases
+    from latentomni.runtime import Runtime
+    from latentomni.training.records import read_records
+
+    if args.data == _AVWORLD:
+        runtime = Runtime.load(args.model)
+        return runtime, avworld_cases(runtime.thinker, args.n, args.seed, _progress)
+    records = read_records(args.data)
+    if args.seed is not None:
+        random.Random(args.seed).shuffle(records)
+    runtime = Runtime.load(args.model)
+    return runtime, record_cases(runtime.thinker, records[: args.n], runtime.read, _progress)
+
+
+def _card_folder(model: str) -> Path:
+    from latentomni.checkpoints import NANO_DIR
+
+    folder = NANO_DIR if model == "nano" else Path(model)
+    if not folder.is_dir():
+        raise RequestError(f"--write-card needs a checkpoint's folder, got '{model}'; leave it out or give a folder.")
+    return folder
+
+
+def _show_arms(results: dict[str, Any], say: Callable[..., None]) -> None:
+    say(f"{'':22}accuracy    drop  interval             p   flips  margin")
+    for name, arm in results["arms"].items():
+        low, high = arm["interval"] or (None, None)
+        p = "-" if arm["p"] is None else f"{arm['p']:.1e}"
+        say(f"{name:22}{_figure(arm['accuracy'])}{_figure(arm['drop'])}{_figure(low)} {_figure(high)}{p:>9}"
+            f"{_figure(arm['flips'])}{_figure(arm['margin_change'])}")  # fmt: skip
+    names = ("follows_donor", "follows_donor_control", "marker_only_share", "between_clip_variance", "segment_retrieval_top1",
+             "raw_cosine", "effective_rank")  # fmt: skip
+    for name in names:
+        say(f"{name:22}{_figure(results[name])}")
+    moved = results["input_side"]
+    say(f"latents move by {_figure(moved['cited']).strip()} without their window, by {_figure(moved['control']).strip()} without another")
 
 
 def _figure(value: float | None) -> str:

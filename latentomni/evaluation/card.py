@@ -1,0 +1,114 @@
+"""The model card's section "Do the latents matter?": what `evaluate_causal` measured, in words and numbers, misses included."""
+
+from pathlib import Path
+
+from latentomni.errors import CheckpointError
+
+__all__ = ["causal_section", "write_section"]
+
+_BEGIN, _END = "<!-- causal arms: begin -->", "<!-- causal arms: end -->"
+_ARMS = {
+    "intact": "its own latents",
+    "zero": "zeros",
+    "mean": "the mean latent of each slot",
+    "noise": "Gaussian noise of the same mean, covariance and norm",
+    "other_clip": "another clip's latents",
+    "other_time": "features of another window of the clip",
+    "shuffled": "its own, in another order",
+    "removed_markers_kept": "no latents, markers kept",
+    "markers_removed": "no block at all",
+    "pause_tokens": "pause tokens",
+    "visual_only": "visual latents only, the others at their mean",
+    "audio_only": "audio latents only, the others at their mean",
+    "oracle": "features of the true window",
+}
+_NOT_MEASURED = "not measured"
+
+
+def causal_section(results: dict) -> str:
+    """Markdown from what `evaluate_causal` returned."""
+    arms = results["arms"]
+    rows = [_row(_ARMS[name], arms[name]) for name in _ARMS]
+    return "\n".join([
+        "## Do the latents matter?",
+        "",
+        f"{results['data']}, {results['n']} questions about {results['clips']} clips; {_percent(results['with_block'])} of the answers "
+        "had a latent block. Each answer was written again behind changed latents, with the same words, windows and positions before "
+        "them. Drop: accuracy lost against its own latents to the same questions, with its 95 % paired bootstrap interval and McNemar's exact p. "
+        "Flips: answers that became another one. Margin: change of the true sentence's log probability, in nats.",
+        "",
+        "| latents | right | drop | 95 % | p | flips | margin | n |",
+        "|---|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        "| goal | measured | |",
+        "|---|---|---|",
+        *(f"| {goal} | {_number(value)} | {_verdict(value, met)} |" for goal, value, met in _goals(results)),
+        "",
+        *_remarks(results),
+    ])  # fmt: skip
+
+
+def _row(name: str, arm: dict) -> str:
+    interval = _NOT_MEASURED if arm["interval"] is None else "{:.3f} to {:.3f}".format(*arm["interval"])
+    p = _number(arm["p"], ".2g")
+    figures = (_number(arm["accuracy"]), _number(arm["drop"]), interval, p, _number(arm["flips"]), _number(arm["margin_change"], ".2f"))
+    return f"| {name} | {' | '.join(figures)} | {arm['n']} |"
+
+
+def _goals(results: dict) -> list[tuple[str, float | None, bool]]:
+    """What is wanted, what was measured, and whether it is reached."""
+    drop = results["arms"]["other_clip"]["drop"]
+    wanted = [
+        ("another clip's latents drop accuracy by at least 0.4", drop, 0.4),
+        ("answers under another clip's latents are that clip's true ones in at least 0.5", results["follows_donor"], 0.5),
+        ("variance of a slot that lies between clips at least 0.5", results["between_clip_variance"], 0.5),
+        ("own true segment found among 100 clips in at least 0.8", results["segment_retrieval_top1"], 0.8),
+    ]
+    share = results["marker_only_share"]
+    return [
+        *((goal, value, value is not None and value >= least) for goal, value, least in wanted),
+        ("share of the gain that markers alone bring at most 0.3", share, share is not None and share <= 0.3),
+    ]
+
+
+def _remarks(results: dict) -> list[str]:
+    moved = results["input_side"]
+    lines = [
+        f"Effective rank of a block {_number(results['effective_rank'], '.1f')}, raw cosine of one slot between clips "
+        f"{_number(results['raw_cosine'])}. Under mean latents {_number(results['follows_donor_control'])} of the answers happened to be "
+        "the other clip's true ones."
+    ]
+    if moved["n"]:
+        lines.append(
+            f"With its cited window made black and silent, a block's latents moved by {_number(moved['cited'], '.2f')} of their length; with "
+            f"another window of that length, by {_number(moved['control'], '.2f')} (more for the cited one in "
+            f"{_percent(moved['cited_moves_more'])} of {moved['n']} clips)."
+        )
+    return lines
+
+
+def _verdict(value: float | None, met: bool) -> str:
+    return _NOT_MEASURED if value is None else "reached" if met else "**missed**"
+
+
+def _number(value: float | None, form: str = ".3f") -> str:
+    return _NOT_MEASURED if value is None else format(value, form)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def write_section(folder: Path, section: str) -> Path:
+    """Put the section into the folder's model card: in place of the one that stands there, else at the end."""
+    path = Path(folder) / "README.md"
+    block = f"{_BEGIN}\n{section}\n{_END}"
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else f"# {Path(folder).name}\n"
+        before, begin, rest = text.partition(_BEGIN)
+        _, end, after = rest.partition(_END)
+        path.write_text(f"{before}{block}{after}" if begin and end else f"{text.rstrip()}\n\n{block}\n", encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"The model card {path} cannot be written ({error}); make its folder writable.") from error
+    return path
