@@ -8,6 +8,7 @@ import numpy as np
 from latentomni.answering import Answer, answer_batches
 from latentomni.avworld import heldout_questions, parse_answer, world_clip
 from latentomni.avworld.questions import FAMILIES, Question
+from latentomni.clock import Window
 from latentomni.config import AttentionFlow, Mode
 from latentomni.events import LatentStep
 from latentomni.evidence import benjamini_hochberg, block_moment
@@ -83,43 +84,45 @@ def _family(family: str, questions: list[Question], answers: list[Answer]) -> di
 
 
 def _evidence(runtime: Runtime, features: list[ClipFeatures], questions: list[Question], answers: list[Answer]) -> dict | None:
-    """Where the first block's latents find themselves in the whole clip: own latents, another clip's, random vectors.
+    """Where the latents of every block find themselves in the whole clip: own latents, another clip's, random vectors.
 
     A hit: the moment most latents of a modality match best lies in the true window. Called evidence: corrected p <= 0.05.
     """
-    kept = [i for i, a in enumerate(answers) if a.latents]
-    if not kept:
-        return None
     k, rng = runtime.spec.n_latents, np.random.default_rng(0)
+    blocks = [(i, window, answers[i].latents[n * k : (n + 1) * k])
+              for i, q in enumerate(questions) for n, window in enumerate(q.windows) if n < len(answers[i].windows)]  # fmt: skip
+    if not blocks:
+        return None
     scores: dict[str, list[float]] = {}
     evidence: dict[int, Evidence] = {}
-    for place, i in enumerate(kept):
+    for place, (i, window, own) in enumerate(blocks):
         bank = evidence.setdefault(id(features[i]), Evidence(features[i], runtime.donors))
-        own = answers[i].latents[:k]
-        donor = next(j for j in kept[place + 1 :] + kept if features[j] is not features[i])
+        other = next((steps for j, _, steps in blocks[place + 1 :] + blocks if features[j] is not features[i]), [])
         noise = [replace(s, vector=rng.normal(size=s.vector.shape).astype(np.float32)) for s in own]
-        for who, steps in (("own", own), ("other_clip", answers[donor].latents[:k]), ("random", noise)):
-            _score_block(who, [bank.of(s) for s in steps], questions[i], scores)
-    shares = [q.windows[0].duration_s / f.duration_s for q, f in zip(questions, features, strict=True)]
+        for who, steps in (("own", own), ("other_clip", other), ("random", noise)):
+            _score_block(who, [bank.of(s) for s in steps], window, scores)
+    shares = [window.duration_s / features[i].duration_s for i, window, _ in blocks]
     mean = {name: _mean(values) for name, values in scores.items()}
     return {
+        "blocks": len(blocks),
         "visual_hit": mean["own_visual"],
         "audio_hit": mean["own_audio"],
         "window_share": _mean(shares),
         "random_hit": {m: mean[f"random_{m}"] for m in ("visual", "audio")},
         "other_clip_hit": {m: mean[f"other_clip_{m}"] for m in ("visual", "audio")},
-        "own_called_evidence": {m: mean.get(f"own_called_{m}") for m in ("visual", "audio")},
-        "other_clip_called_evidence": {m: mean.get(f"other_clip_called_{m}") for m in ("visual", "audio")},
+        "own_called_evidence": {m: mean.get(f"own_called_{m}") for m in ("visual", "audio", "all")},
+        "other_clip_called_evidence": {m: mean.get(f"other_clip_called_{m}") for m in ("visual", "audio", "all")},
     }
 
 
-def _score_block(who: str, steps: list[LatentStep], question: Question, scores: dict[str, list[float]]) -> None:
+def _score_block(who: str, steps: list[LatentStep], window: Window, scores: dict[str, list[float]]) -> None:
     p = [s.p for s in steps]
     corrected = benjamini_hochberg(p) if None not in p else None
     for modality in ("visual", "audio"):
         chosen = [s for s in steps if s.modality == modality]
         span = block_moment([s.matches for s in chosen])
-        scores.setdefault(f"{who}_{modality}", []).append(span is not None and question.windows[0].contains((span[0] + span[1]) / 2))
+        scores.setdefault(f"{who}_{modality}", []).append(span is not None and window.contains((span[0] + span[1]) / 2))
         if corrected is not None:
             called = [corrected[i] <= 0.05 for i, s in enumerate(steps) if s.modality == modality]
-            scores.setdefault(f"{who}_called_{modality}", []).extend(called)
+            for name in (modality, "all"):
+                scores.setdefault(f"{who}_called_{name}", []).extend(called)
