@@ -47,6 +47,7 @@ ERRORS = {
     "unexpected": "Something went wrong on our side and has been logged. Please try again, or try another clip.",
 }
 
+_MODES = {"latent": "with latents", "text-cot": "thinking in words", "direct": "direct answer"}
 _NANO_IS = "nano is a tiny model that ships with this project. It knows AV World only: short drawn clips with 24 coloured shapes and 6 sounds."
 _NANO_FOREIGN = "nano knows AV World only (24 coloured shapes, 6 sounds). If this clip is anything else, the answer is a guess and the latents mean nothing."
 
@@ -73,7 +74,7 @@ def notices(trace: Trace, is_foreign: bool) -> list[str]:
 
 def caption(trace: Trace, true_answer: str = "") -> str:
     """One line of facts under the question; true_answer where it is known."""
-    facts = [trace.model, "with latents" if trace.mode == "latent" else "direct answer"]
+    facts = [trace.model, _MODES.get(trace.mode, trace.mode)]
     if trace.reason != "running":
         facts += [f"{trace.tokens} token{'s' * (trace.tokens != 1)}", f"{trace.elapsed_s:.1f} s"]
     return ", ".join(facts) + (f". True answer: {true_answer}" if true_answer else "")
