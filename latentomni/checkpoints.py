@@ -1,141 +1,200 @@
-"""Build, save and load checkpoints: the shipped nano, a folder, or (tests) tiny random weights of the same classes."""
+"""Load and save checkpoints: the shipped nano, a folder, an adapter on its base, a published model, or random weights."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict
+import logging
+import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from huggingface_hub import is_offline_mode, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import (
+    AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedTokenizerFast,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
+    Qwen2_5OmniThinkerTextModel,
     WhisperFeatureExtractor,
 )
 
-from latentomni.config import AttentionFlow, LatentSpec, VideoSpec
+from latentomni.checkpoint_files import SETTINGS_FILE, read_parts, read_settings, write_parts
+from latentomni.config import LatentSpec, QuantizationSpec, VideoSpec
 from latentomni.errors import CheckpointError
-from latentomni.modeling import LATENT_TOKENS, Thinker
+from latentomni.layouts import OMNI_SIZES, add_latent_tokens, build, build_tokenizer
+from latentomni.modeling import Thinker
 
-__all__ = ["NANO_DIR", "build", "build_tokenizer", "layout", "load", "save"]
+__all__ = ["NANO_DIR", "build", "build_tokenizer", "load", "save"]
 
 NANO_DIR = Path(__file__).parent / "nano"
-_SETTINGS = "latentomni.json"
-_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|IMAGE|>", "<|AUDIO|>", "<|VIDEO|>", "<|vision_bos|>",
-            "<|vision_eos|>", "<|audio_bos|>", "<|audio_eos|>", *LATENT_TOKENS)  # fmt: skip
-# nano gives half of the rotary pairs to time: with the published shares (1/4, 3/8, 3/8) and heads this small, the longest
-# wavelength of t is 1.9 s, and a visual token's second in the clip cannot be read (docs/LOG.md).
-_SIZES = {
-    "nano": {
-        "text": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
-                 "intermediate_size": 768, "mrope_section": [16, 8, 8], "initializer_range": 0.05},
-        "vision": {"depth": 2, "hidden_size": 128, "num_heads": 4, "intermediate_size": 344, "fullatt_block_indexes": [0, 1]},
-        "audio": {"encoder_layers": 2, "d_model": 128, "encoder_attention_heads": 4, "encoder_ffn_dim": 512, "num_mel_bins": 64},
-        "latent": LatentSpec(instants=2, flow=AttentionFlow.STRICT, writes_window=True, has_head=True, single_turn=True),
-    },
-    "tiny": {
-        "text": {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1,
-                 "intermediate_size": 48, "mrope_section": [2, 3, 3]},
-        "vision": {"depth": 1, "hidden_size": 24, "num_heads": 2, "intermediate_size": 40, "fullatt_block_indexes": [0]},
-        "audio": {"encoder_layers": 1, "d_model": 20, "encoder_attention_heads": 2, "encoder_ffn_dim": 28, "num_mel_bins": 16},
-        "latent": LatentSpec(instants=3, rows=2, columns=1, flow=AttentionFlow.STRICT, writes_window=True, has_head=True),
-    },
-}  # fmt: skip
-
-
-def build_tokenizer(lines: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE over `lines`; digits stand alone so that window text is the same tokens everywhere; any text encodes."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=list(_SPECIAL), show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
-    tokenizer.train_from_iterator(lines, trainer)
-    named = {"image_token": "<|IMAGE|>", "audio_token": "<|AUDIO|>", "video_token": "<|VIDEO|>", "vision_bos_token": "<|vision_bos|>",
-             "vision_eos_token": "<|vision_eos|>", "audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>"}  # fmt: skip
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>",
-                                   extra_special_tokens=named, clean_up_tokenization_spaces=False)  # fmt: skip
-
-
-def layout(size: str, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5OmniThinkerConfig:
-    """The stock thinker's config in one of our sizes ("nano", "tiny")."""
-    parts, ids = _SIZES[size], dict(zip(_SPECIAL, tokenizer.convert_tokens_to_ids(list(_SPECIAL)), strict=True))
-    text = dict(parts["text"])
-    rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": text.pop("mrope_section")}
-    hidden = text["hidden_size"]
-    return Qwen2_5OmniThinkerConfig(
-        text_config=text | {"vocab_size": len(tokenizer), "rope_parameters": rope, "tie_word_embeddings": False, "max_position_embeddings": 8192,
-                            "pad_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"]},
-        vision_config=parts["vision"] | {"out_hidden_size": hidden, "window_size": 112},
-        audio_config=parts["audio"] | {"output_dim": hidden, "n_window": 100},
-        audio_token_index=ids["<|AUDIO|>"], image_token_index=ids["<|IMAGE|>"], video_token_index=ids["<|VIDEO|>"],
-        audio_start_token_id=ids["<|audio_bos|>"], audio_end_token_id=ids["<|audio_eos|>"],
-        vision_start_token_id=ids["<|vision_bos|>"], vision_end_token_id=ids["<|vision_eos|>"],  # read by the stock get_rope_index
-        pad_token_id=ids["<|endoftext|>"], eos_token_id=ids["<|im_end|>"],
-    )  # fmt: skip
-
-
-def build(size: str, tokenizer: PreTrainedTokenizerFast, seed: int, video: VideoSpec | None = None) -> Thinker:
-    """A checkpoint with random weights, the same for the same seed."""
-    config, spec = layout(size, tokenizer), _SIZES[size]["latent"]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = Qwen2_5OmniThinkerForConditionalGeneration(config).eval()
-        head = torch.nn.Linear(config.text_config.hidden_size, config.text_config.hidden_size)
-    mel = WhisperFeatureExtractor(feature_size=config.audio_config.num_mel_bins)
-    return Thinker(model, tokenizer, mel, spec, video or VideoSpec(max_pixels=56 * 56), head, size, "random")
+_RANDOM = "random:"
+_SIZES = f"'{_RANDOM}' and one of {', '.join(OMNI_SIZES)}"
+_MODEL_TYPES = ("qwen2_5_omni", "qwen2_5_omni_thinker")  # the full model, whose talker is left aside, and the thinker alone
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_HUB_FILES = ("*.json", "*.safetensors", "*.txt")
+_NF4_BLOCK = 64
 
 
 def save(thinker: Thinker, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
     """Write a checkpoint folder: stock files, `latentomni.json`, and the latent head in float32."""
+    if hasattr(thinker.model, "hf_quantizer") or hasattr(thinker.model, "peft_config"):
+        raise CheckpointError("A model that is quantised or carries an adapter is not saved whole; save its adapter.")
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.to(dtype) for k, v in thinker.model.state_dict().items()}
     thinker.model.save_pretrained(folder, state_dict=state)
     thinker.tokenizer.save_pretrained(folder)
-    if thinker.head is not None:
-        save_file({k: v.detach().float().contiguous() for k, v in thinker.head.state_dict().items()}, folder / "latent_head.safetensors")
-    settings = {"latent": thinker.spec.to_dict(), "video": asdict(thinker.video), "mel_bins": thinker.mel.feature_size,
-                "name": thinker.name, "weights": thinker.weights}  # fmt: skip
-    (folder / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+    write_parts(thinker, folder)
 
 
-def load(name: str = "nano", *, device: str | None = None, dtype: torch.dtype | None = None) -> Thinker:
-    """Load `nano` or a folder written by `save`. fp32 on CPU, bf16 on a GPU, unless told otherwise."""
-    folder = NANO_DIR if name == "nano" else Path(name)
-    if not (folder / _SETTINGS).is_file():
-        raise CheckpointError(f"'{name}' is no LatentOmni checkpoint: expected 'nano' or a folder that holds {_SETTINGS}.")
-    try:
-        return _load(folder, device, dtype)
-    except Exception as error:  # what is wrong with a file is told by three libraries, the tokenizer's raises nothing narrower
-        reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"The checkpoint '{name}' cannot be loaded ({reason}); train or download it again.") from error
-
-
-def _load(folder: Path, device: str | None, dtype: torch.dtype | None) -> Thinker:
-    settings = json.loads((folder / _SETTINGS).read_text())
-    stock = json.loads((folder / "config.json").read_text())
-    if stock.get("model_type") != "qwen2_5_omni_thinker":  # the library would go on and build its default of 11 B parameters
-        raise ValueError(f"config.json is of model type {stock.get('model_type')}, not of a Qwen2.5-Omni thinker")
-    if "text_config" not in stock:
-        raise ValueError("config.json lacks text_config")
-    absent = [key for key in ("latent", "video", "mel_bins", "name", "weights") if key not in settings]
-    if absent:
-        raise ValueError(f"{_SETTINGS} lacks {', '.join(absent)}")
-    spec, video = LatentSpec.from_dict(settings["latent"]), VideoSpec(**settings["video"])
+def load(name: str = "nano", *, device: str | None = None, dtype: torch.dtype | None = None,
+         quantization: QuantizationSpec | str | None = None) -> Thinker:  # fmt: skip
+    """Load a model by name: `nano`, a folder written by `save` or `save_adapter`, a published Qwen2.5-Omni (a folder or its hub
+    id), or `random:` with one of OMNI_SIZES. fp32 on CPU, bf16 on a GPU, unless told otherwise. Quantisation: none unless
+    told otherwise, but an adapter's base is loaded as it was trained."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = dtype or (torch.bfloat16 if device == "cuda" else torch.float32)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    model, report = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
+    dtype = dtype or (torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32)
+    quantization = None if quantization is None else QuantizationSpec(quantization)
+    try:
+        if name.startswith(_RANDOM):
+            return _load_random(name, device, dtype, quantization)
+        return _load_folder(_find(name), name, device, dtype, quantization)
+    except CheckpointError:
+        raise
+    except Exception as error:  # what is wrong with a file is told by three libraries, the tokenizer's raises nothing narrower
+        raise CheckpointError(f"The checkpoint '{name}' cannot be loaded ({_first_line(error)}); train or download it again.") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _find(name: str) -> Path:
+    if name == "nano":
+        return NANO_DIR
+    folder = Path(name)
+    if (folder / SETTINGS_FILE).is_file() or (folder / "config.json").is_file():
+        return folder
+    if folder.exists() or not _HUB_ID.fullmatch(name):
+        raise CheckpointError(f"'{name}' is no LatentOmni checkpoint: expected 'nano', a folder that holds {SETTINGS_FILE}, "
+                              f"a published Qwen2.5-Omni (folder or hub id), or {_SIZES}.")  # fmt: skip
+    return _fetch(name)
+
+
+def _fetch(hub_id: str) -> Path:
+    """A hub model's files: from this machine where all are there, else from the network."""
+    try:
+        return _snapshot(hub_id, local_files_only=True)
+    except LocalEntryNotFoundError:
+        pass
+    if is_offline_mode():
+        raise CheckpointError(f"'{hub_id}' is not on this machine and HF_HUB_OFFLINE forbids to fetch it; unset it, or give a folder.")
+    try:
+        return _snapshot(hub_id)
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(f"'{hub_id}' is neither a folder here nor a model that the hub shows you; check the name, or log in "
+                              "with `hf auth login`.") from error  # fmt: skip
+    except Exception as error:  # of several HTTP libraries
+        raise CheckpointError(f"'{hub_id}' is not on this machine and cannot be fetched ({_first_line(error)}); connect to the "
+                              "network, or give a folder.") from error  # fmt: skip
+
+
+def _snapshot(hub_id: str, **options: bool) -> Path:
+    """The folder of a hub model. Raises LocalEntryNotFoundError where the cache holds a part of it, as when another program has
+    fetched its tokenizer alone."""
+    folder = Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES, **options))
+    index = folder / "model.safetensors.index.json"
+    weights = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    is_adapter = (folder / "adapter_config.json").is_file()
+    absent = [] if is_adapter else [file for file in ("config.json", *sorted(weights)) if not (folder / file).is_file()]
+    if absent:
+        raise LocalEntryNotFoundError(f"{absent[0]} is missing")
+    return folder
+
+
+def _load_folder(folder: Path, name: str, device: str, dtype: torch.dtype, quantization: QuantizationSpec | None) -> Thinker:
+    settings = read_settings(folder) if (folder / SETTINGS_FILE).is_file() else None
+    if settings and "adapter" in settings:
+        return _load_adapter(folder, settings["adapter"], device, dtype, quantization)
+    stock = json.loads((folder / "config.json").read_text())
+    if stock.get("model_type") not in _MODEL_TYPES:  # the library would go on and build its default of 11 B parameters
+        raise ValueError(f"config.json is of model type {stock.get('model_type')}, not of a Qwen2.5-Omni thinker")
+    if "text_config" not in stock.get("thinker_config", stock):
+        raise ValueError("config.json lacks text_config")
+    config = Qwen2_5OmniThinkerConfig.from_pretrained(folder)
+    if settings:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        model = _read_model(folder, config, device, dtype, quantization)
+        return Thinker(model, tokenizer, **read_parts(folder, model))
+    tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
+    add_latent_tokens(tokenizer, config.text_config.vocab_size)
+    model = _read_model(folder, config, device, dtype, quantization)
+    mel = WhisperFeatureExtractor(feature_size=config.audio_config.num_mel_bins)
+    return Thinker(model, tokenizer, mel, LatentSpec(), VideoSpec(), None, name, "pretrained")
+
+
+def _load_adapter(folder: Path, settings: dict[str, str], device: str, dtype: torch.dtype, quantization: QuantizationSpec | None) -> Thinker:
+    from latentomni.adapters import LORA_FILE, attach_adapter  # few checkpoints are adapters: no need to wait for peft
+
+    if (Path(settings["base"]) / LORA_FILE).is_file():
+        raise ValueError(f"its base {settings['base']} is an adapter itself")
+    base = load(settings["base"], device=device, dtype=dtype, quantization=quantization or settings["quantization"])
+    return attach_adapter(Thinker(base.model, base.tokenizer, **read_parts(folder, base.model)), folder)
+
+
+def _load_random(name: str, device: str, dtype: torch.dtype, quantization: QuantizationSpec | None) -> Thinker:
+    """The true layout for benchmarks, with nano's tokens on the first rows of its vocabulary."""
+    size = name.removeprefix(_RANDOM)
+    if size not in OMNI_SIZES:
+        raise CheckpointError(f"'{name}' is no layout: expected {_SIZES}.")
+    thinker = build(size, PreTrainedTokenizerFast.from_pretrained(NANO_DIR), 0, device=device, dtype=dtype)
+    thinker.name = name
+    if quantization in (None, QuantizationSpec.NONE):
+        return thinker
+    model = thinker.model
+    return replace(thinker, model=_read_model(None, model.config, device, dtype, quantization, state_dict=model.state_dict()))
+
+
+def _read_model(folder: Path | None, config: Qwen2_5OmniThinkerConfig, device: str, dtype: torch.dtype,
+                quantization: QuantizationSpec | None, **options: Any) -> Qwen2_5OmniThinkerForConditionalGeneration:  # fmt: skip
+    if quantization not in (None, QuantizationSpec.NONE):
+        options["quantization_config"] = _bitsandbytes(config, dtype, quantization)
+    model, report = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+        folder, config=config, dtype=dtype, device_map={"": device}, use_safetensors=True, output_loading_info=True, **options
+    )
     if report["missing_keys"]:  # the library would fill them with random numbers
         raise ValueError(f"{len(report['missing_keys'])} weights are missing, such as {min(report['missing_keys'])}")
-    head = _load_head(folder, model.config.text_config.hidden_size).to(device) if spec.has_head else None
-    mel = WhisperFeatureExtractor(feature_size=settings["mel_bins"])
-    return Thinker(model.to(device).eval(), tokenizer, mel, spec, video, head, settings["name"], settings["weights"])
+    if "quantization_config" in options:
+        _check_quantized(model)
+    return model.eval()
 
 
-def _load_head(folder: Path, hidden: int) -> torch.nn.Linear:
-    head = torch.nn.Linear(hidden, hidden)
-    head.load_state_dict(load_file(folder / "latent_head.safetensors"))
-    return head.requires_grad_(False)
+def _bitsandbytes(config: Qwen2_5OmniThinkerConfig, dtype: torch.dtype, quantization: QuantizationSpec) -> BitsAndBytesConfig:
+    """What to quantise is read from the module tree: names in a skip list that match nothing are passed over in silence."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # int8 tells of a cast at every layer and step
+    with torch.device("meta"):
+        tree = Qwen2_5OmniThinkerForConditionalGeneration(config)
+    inside = _text_model_name(tree)
+    above = {inside.rsplit(".", n)[0] for n in range(1, inside.count(".") + 1)} | {""}
+    outside = [name for name, _ in tree.named_modules() if name.rpartition(".")[0] in above and name not in {inside, *above}]
+    if quantization is QuantizationSpec.INT8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=outside)
+    widths = {m.in_features for m in tree.get_submodule(inside).modules() if isinstance(m, torch.nn.Linear)}
+    if odd := [width for width in widths if width % _NF4_BLOCK]:  # bitsandbytes stores them wrongly on a CPU
+        raise ValueError(f"nf4 needs layers whose width is a multiple of {_NF4_BLOCK}, it has {min(odd)}")
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                              bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=outside)  # fmt: skip
+
+
+def _check_quantized(model: Qwen2_5OmniThinkerForConditionalGeneration) -> None:
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt  # takes seconds to import
+
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, (Linear4bit, Linear8bitLt))}
+    assert layers and all(name.startswith(_text_model_name(model) + ".") for name in layers), sorted(layers)
+    for layer in layers.values():  # its fast path on some CPUs computes in bf16, and once taken leaves a layer without gradients
+        layer.support_avx512bf16_for_cpu = False
+
+
+def _text_model_name(model: Qwen2_5OmniThinkerForConditionalGeneration) -> str:
+    return next(name for name, module in model.named_modules() if isinstance(module, Qwen2_5OmniThinkerTextModel))

@@ -29,6 +29,7 @@ DOORS = {
     "peft": ("latentomni.adapters",),
     "plotly": ("visualizers",),
     "transformers": (
+        "latentomni.checkpoint_files",
         "latentomni.checkpoints",
         "latentomni.generation",  # its cache
         "latentomni.layouts",
