@@ -13,31 +13,9 @@ from latentomni.config import Mode
 from latentomni.modeling import Thinker
 from latentomni.processing import add_question, new_sequence
 from latentomni.sequence import ClipFeatures, Sequence
+from latentomni.training.turns import Segment, Turn
 
-__all__ = ["Example", "Segment", "Turn", "build_example"]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A span of the clip that the answer reasons about. asked: the words it is found by, "" where none are known.
-    caption: what is there, in words."""
-
-    window: Window
-    asked: str = ""
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A question and its answer, texts and segments in turn; the last text is the answer.
-
-    A segment becomes a latent block (latent), its window and caption (text-cot), or nothing (direct). group: of the last text,
-    which the losses weigh by it."""
-
-    question: str
-    mode: Mode
-    parts: tuple[str | Segment, ...]
-    group: str = "answer"
+__all__ = ["Example", "build_example"]
 
 
 @dataclass

@@ -21,12 +21,13 @@ from latentomni.runtime import DONORS_FILE
 from latentomni.sequence import ClipFeatures
 from latentomni.training.batches import Batch, make_batch
 from latentomni.training.donors import build_donors
-from latentomni.training.examples import Segment, Turn, build_example
+from latentomni.training.examples import build_example
 from latentomni.training.feedback import Phase
 from latentomni.training.loop import FitSpec, Stage, fit
 from latentomni.training.losses import LossSpec, Objective
 from latentomni.training.pool import ClipPool
 from latentomni.training.towers import TowerObjective, scale_features
+from latentomni.training.turns import Segment, Turn
 from latentomni.training.validation import validate
 
 __all__ = ["NanoRecipe", "question_turn", "train_nano"]

@@ -17,7 +17,7 @@ from latentomni.errors import DataError, MediaError, RequestError
 from latentomni.media import probe
 from latentomni.modeling import LATENT_TOKENS
 from latentomni.processing import check_question
-from latentomni.training.examples import Segment, Turn
+from latentomni.training.turns import Segment, Turn
 
 __all__ = ["LATENT_PAIR", "Record", "Style", "read_records", "row_problems", "turns", "validate"]
 

@@ -4,7 +4,7 @@ import pytest
 
 from latentomni.clock import Window
 from latentomni.config import Mode
-from latentomni.training.examples import Segment, Turn
+from latentomni.training.turns import Segment, Turn
 
 BELL = Segment(Window(0.0, 2.0), "bell", "red circle, bell.")
 BUZZ = Segment(Window(1.5, 3.0), "buzz", "blue star, buzz.")

@@ -11,8 +11,8 @@ from latentomni.clock import Window
 from latentomni.errors import DataError, RequestError
 from latentomni.media import probe
 from latentomni.training.conversion import convert
-from latentomni.training.examples import Segment
 from latentomni.training.records import LATENT_PAIR, read_records, validate
+from latentomni.training.turns import Segment
 
 CLIP = Path(__file__).parents[2] / "examples" / "1-colour.mp4"
 

@@ -12,8 +12,9 @@ from latentomni.generation import generate
 from latentomni.processing import add_question, new_sequence
 from latentomni.sequence import collate
 from latentomni.training.batches import make_batch
-from latentomni.training.examples import Segment, build_example
+from latentomni.training.examples import build_example
 from latentomni.training.feedback import Phase, jacobi, open_prefix, rollout
+from latentomni.training.turns import Segment
 from tests.training.conftest import ALOUD, DIRECT, ONE, TWO
 
 

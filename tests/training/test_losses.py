@@ -10,9 +10,10 @@ from latentomni.clock import Window
 from latentomni.config import Mode
 from latentomni.errors import RequestError
 from latentomni.training.batches import make_batch, pack
-from latentomni.training.examples import Segment, Turn, build_example
+from latentomni.training.examples import build_example
 from latentomni.training.feedback import Phase
 from latentomni.training.losses import PRESETS, LossSpec, Objective, synchrony
+from latentomni.training.turns import Segment, Turn
 from tests.training.conftest import ALOUD, DIRECT, ONE, TWO
 
 EVERYTHING = LossSpec(alignment=1.0, alignment_reduction="mean", clock=1.0, search=1.0)

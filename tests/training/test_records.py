@@ -14,8 +14,9 @@ from latentomni.cli import main
 from latentomni.clock import Window
 from latentomni.config import Mode
 from latentomni.errors import DataError, RequestError
-from latentomni.training.examples import Segment, Turn, build_example
+from latentomni.training.examples import build_example
 from latentomni.training.records import LATENT_PAIR, Style, read_records, row_problems, turns, validate
+from latentomni.training.turns import Segment, Turn
 
 DOCS = Path(__file__).parents[2] / "docs" / "DATA.md"
 QUESTION = {"role": "user", "content": "What is seen when the bell rings?"}
