@@ -37,12 +37,12 @@ def pool_anchors(clip: ClipFeatures, window: Window, spec: LatentSpec) -> tuple[
     d = clip.vectors.shape[1]
     anchors = torch.zeros(spec.n_latents, d, dtype=clip.vectors.dtype)
     exists = torch.zeros(spec.n_latents, dtype=torch.bool)
-    if len(clip.visual):
+    if spec.visual and len(clip.visual):
         space = np.einsum("rh,cw->rchw", _cell_weights(clip.grid[0], spec.rows), _cell_weights(clip.grid[1], spec.columns))
         time = np.stack([_overlap(clip.visual_times_s, clip.visual_end_s, i) for i in instants])
         weights = np.einsum("it,rchw->ircthw", time, space).reshape(spec.n_visual, -1)
         anchors[: spec.n_visual], exists[: spec.n_visual] = _weighted(clip.visual, weights), True
-    if len(clip.audio):
+    if spec.audio and len(clip.audio):
         step_s = 1 / 25
         weights = np.stack([_overlap(clip.audio_times_s, clip.audio_times_s + step_s, i) for i in instants])
         anchors[spec.n_visual :], exists[spec.n_visual :] = _weighted(clip.audio, weights), True
@@ -50,5 +50,6 @@ def pool_anchors(clip: ClipFeatures, window: Window, spec: LatentSpec) -> tuple[
 
 
 def _weighted(features: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
-    energy = torch.from_numpy(weights).to(features.dtype) * features.square().sum(-1)
+    features = features.to(torch.promote_types(features.dtype, torch.float32))  # sums of thousands, in half precision before
+    energy = torch.from_numpy(weights).to(features) * features.square().sum(-1)
     return (energy @ features) / energy.sum(-1, keepdim=True).clamp_min(1e-12)

@@ -1,6 +1,6 @@
 """Frozen settings. `LatentSpec` is saved in a checkpoint's config and is the only source of the block's shape."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from typing import Any
 
@@ -63,6 +63,7 @@ class QuantizationSpec(_Name):
 class LatentSpec:
     """Shape and rules of a latent block: `instants` x `rows` x `columns` visual latents, then `instants` audio latents.
 
+    `visual`, `audio`: whether a block has latents of that modality; one of the two may be missing, for ablation.
     `writes_window`: the model writes `[2.0-4.0 s]` after the trigger; otherwise a nominal window is used and marked.
     `has_head`: a linear map from hidden state to latent (nano); without it the hidden state is the latent (paper eq. 2).
     `single_turn`: trained on single questions only (nano); every question is then asked behind the clip alone.
@@ -77,20 +78,23 @@ class LatentSpec:
     has_head: bool = False
     max_window_tokens: int = 16
     single_turn: bool = False
+    visual: bool = True
+    audio: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "flow", AttentionFlow(self.flow))
         object.__setattr__(self, "positions", PositionVariant(self.positions))
         for name in ("instants", "rows", "columns", "max_window_tokens"):
             require(getattr(self, name) >= 1, f"LatentSpec.{name} must be at least 1, got {getattr(self, name)}")
+        require(self.visual or self.audio, "a latent block needs visual latents, audio latents or both; LatentSpec has neither")
 
     @property
     def n_visual(self) -> int:
-        return self.instants * self.rows * self.columns
+        return self.instants * self.rows * self.columns * self.visual
 
     @property
     def n_audio(self) -> int:
-        return self.instants
+        return self.instants * self.audio
 
     @property
     def n_latents(self) -> int:
@@ -114,7 +118,8 @@ class LatentSpec:
 
 @dataclass(frozen=True)
 class VideoSpec:
-    """How frames become patches: sampling rate and pixels per frame (after resizing to multiples of 28)."""
+    """How frames become patches: sampling rate (lower where a clip would have more than `max_frames`) and pixels per frame
+    (after resizing to multiples of 28)."""
 
     fps: float = 2.0
     min_pixels: int = 56 * 56
@@ -122,14 +127,21 @@ class VideoSpec:
     patch_px: int = 14
     temporal_patch: int = 2
     merge: int = 2
+    max_frames: int = 768
 
     def __post_init__(self) -> None:
         require(self.fps > 0, f"fps must be positive, got {self.fps}")
         require(0 < self.min_pixels <= self.max_pixels, "min_pixels must be positive and at most max_pixels")
+        require(self.max_frames >= 1, f"max_frames must be at least 1, got {self.max_frames}")
 
     @property
     def factor_px(self) -> int:
         return self.patch_px * self.merge
+
+    def limits(self, base: "MediaLimits | None" = None) -> "MediaLimits":
+        """What a clip may be that is read for this model."""
+        base = base or MediaLimits()
+        return replace(base, max_frames=min(base.max_frames, self.max_frames))
 
 
 @dataclass(frozen=True)

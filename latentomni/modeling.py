@@ -83,11 +83,11 @@ class Thinker:
             self._texts[text] = self.encode_text(text)
         return self._texts[text]
 
-    @torch.no_grad()
-    def encode_clip(self, clip: "Clip") -> ClipFeatures:
-        """Run both towers once; the features serve every question about the clip."""
-        visual, starts, ends, grid = self._encode_frames(clip)
-        audio = self._encode_sound(clip)
+    def encode_clip(self, clip: "Clip", *, grad: bool = False) -> ClipFeatures:
+        """Run both towers once; the features serve every question about the clip. grad: for towers in training."""
+        with torch.set_grad_enabled(grad):
+            visual, starts, ends, grid = self._encode_frames(clip)
+            audio = self._encode_sound(clip)
         return ClipFeatures(visual, starts, ends, grid, audio, np.arange(len(audio)) / POSITIONS_PER_SECOND, clip.duration_s)
 
     def _encode_frames(self, clip: "Clip") -> tuple[torch.Tensor, np.ndarray, np.ndarray, tuple[int, int]]:

@@ -29,8 +29,9 @@ class LatentPlace:
 def latent_places(window: Window, spec: LatentSpec) -> tuple[LatentPlace, ...]:
     """The K latents of a block in decoding order: visual (instant, row, column), then audio (instant)."""
     times = [instant.midpoint_s for instant in window.instants(spec.instants)]
-    visual = [LatentPlace("visual", i, t, (r, c)) for i, t in enumerate(times) for r in range(spec.rows) for c in range(spec.columns)]
-    return (*visual, *(LatentPlace("audio", i, t, None) for i, t in enumerate(times)))
+    cells = [(r, c) for r in range(spec.rows) for c in range(spec.columns)] if spec.visual else []
+    visual = [LatentPlace("visual", i, t, cell) for i, t in enumerate(times) for cell in cells]
+    return (*visual, *(LatentPlace("audio", i, t, None) for i, t in enumerate(times if spec.audio else [])))
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,8 @@ class Runtime:
 
     def read(self, path: str | Path, cancelled: Callable[[], bool] | None = None) -> Clip:
         """Read a media file at the model's sampling rate."""
-        return read_clip(path, fps=self.thinker.video.fps, limits=self.limits, cancelled=cancelled)
+        video = self.thinker.video
+        return read_clip(path, fps=video.fps, limits=video.limits(self.limits), cancelled=cancelled)
 
     def encode(self, clip: Clip) -> tuple[ClipFeatures, Evidence]:
         """Features and evidence banks of a clip; the last few clips are kept."""

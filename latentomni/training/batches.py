@@ -3,8 +3,10 @@
 Dimensions: B rows, T tokens, n latents of the batch, K latents per block, D hidden.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from latentomni.attention_flow import Kind, Layout, attention_mask
 from latentomni.clock import POSITIONS_PER_SECOND
 from latentomni.modeling import Thinker
 from latentomni.positions import latent_places
-from latentomni.sequence import collate
+from latentomni.sequence import ClipFeatures, Sequence, collate
 from latentomni.training.examples import Example
 
 __all__ = ["Batch", "make_batch", "pack"]
@@ -21,17 +23,17 @@ __all__ = ["Batch", "make_batch", "pack"]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """ids (B, T), positions (3, B, T), mask (B, T, T) and layout as `collate` makes them. media: (2, m) row and token of every
-    media feature, `features`: (m, D). text: (3, t) row, predictor, token id, with one group name each. latents: (3, n) row,
-    predictor, token index of the latent, block by block. anchors: (n, D) and exists: (n,). sample: (n,) number of the sample
-    a latent belongs to. times: (n,) its time in position ids. is_visual: (n,). asked: (3, a) row, token, position id of the
-    middle of the window that is asked for, from the start of the clip.
+    """ids (B, T), positions (3, B, T) and layout as `collate` makes them. media: (2, m) row and token of every media feature.
+    features: (m, D) of frozen towers, still on the CPU; encode: the same with gradient, of towers in training. text: (3, t) row,
+    predictor, token id, with one group name each. latents: (3, n) row, predictor, token index of the latent, block by block.
+    anchors: (n, D) and exists: (n,). sample: (n,) number of the sample a latent belongs to. times: (n,) its time in position
+    ids. is_visual: (n,). asked: (3, a) row, token, position id of the middle of the window that is asked for, from the start
+    of the clip.
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
     layout: Layout
-    mask: torch.Tensor
     media: torch.Tensor
     features: torch.Tensor
     text: torch.Tensor
@@ -43,35 +45,45 @@ class Batch:
     times: torch.Tensor
     is_visual: torch.Tensor
     asked: torch.Tensor
+    encode: Callable[[], torch.Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
         return self.ids.device
 
+    @property
+    def mask(self) -> torch.Tensor:
+        """(B, T, T), made when it is needed: of a long row it is larger than all else here."""
+        return attention_mask(self.layout, self.layout).to(self.device)
+
     def embeds(self, thinker: Thinker, vectors: torch.Tensor) -> torch.Tensor:
         """(B, T, D) inputs, with `vectors` (n, D) at the latents."""
         embeds = thinker.embed(self.ids)
-        embeds = embeds.index_put((self.media[0], self.media[1]), self.features.to(embeds.dtype))
+        features = self.encode() if self.encode and torch.is_grad_enabled() else self.features
+        embeds = embeds.index_put((self.media[0], self.media[1]), features.to(embeds.device, embeds.dtype))
         return embeds.index_put((self.latents[0], self.latents[2]), vectors.to(embeds.dtype))
 
 
-def make_batch(thinker: Thinker, examples: list[Example], packs: list[int] | None = None) -> Batch:
-    """Collate examples. packs: how many of them share each row, in order; one each unless given."""
+def make_batch(thinker: Thinker, examples: list[Example], packs: list[int] | None = None,
+               encode: Callable[[int], ClipFeatures] | None = None) -> Batch:  # fmt: skip
+    """Collate examples. packs: how many of them share each row, in order; one each unless given. encode: gives the features of
+    the n-th example's clip again, with gradient, where towers are trained."""
     device = thinker.device
     ids, positions, layout = collate([e.sequence for e in examples], packs)
     starts = _starts(examples, packs)
-    media, features = [], []
-    for (b, at), e in zip(starts, examples, strict=True):
-        slots = [i for i, kind in enumerate(e.sequence.kinds) if kind == Kind.MEDIA and e.sequence.sources[i] >= 0]
-        media += [(b, at + i) for i in slots]
-        if slots:
-            features.append(e.sequence.clip.vectors[[e.sequence.sources[i] for i in slots]].to(device))
+    media = [_media(e.sequence) for e in examples]
     d = thinker.hidden_size
+
+    def fed(clip_of: Callable[[int], ClipFeatures]) -> torch.Tensor:
+        parts = [clip_of(n).vectors[list(sources.values())] for n, sources in enumerate(media) if sources]
+        return torch.cat(parts) if parts else torch.zeros(0, d)
+
     placed = list(zip(starts, examples, strict=True))
     places = [(latent_places(w, thinker.spec), k) for k, e in enumerate(examples) for w in e.sequence.windows]
     return Batch(
-        ids.to(device), positions.to(device), layout, attention_mask(layout, layout).to(device),
-        _index([(b, i) for b, i in media], 2, device), torch.cat(features) if features else torch.zeros(0, d, device=device),
+        ids.to(device), positions.to(device), layout,
+        _index([(b, at + i) for (b, at), sources in zip(starts, media, strict=True) for i in sources], 2, device),
+        fed(lambda n: examples[n].sequence.clip),
         _index([(b, at + i, token) for (b, at), e in placed for i, token, _ in e.text_targets], 3, device),
         [group for e in examples for _, _, group in e.text_targets],
         _index([(b, at + i, at + j) for (b, at), e in placed for i, j in e.latent_targets], 3, device),
@@ -81,6 +93,7 @@ def make_batch(thinker: Thinker, examples: list[Example], packs: list[int] | Non
         torch.tensor([round(x.time_s * POSITIONS_PER_SECOND) for p, _ in places for x in p], dtype=torch.long, device=device),
         torch.tensor([x.modality == "visual" for p, _ in places for x in p], dtype=torch.bool, device=device),
         _index([(b, at + i, int(w.midpoint_s * POSITIONS_PER_SECOND)) for (b, at), e in placed for i, w in e.asked], 3, device),
+        partial(fed, encode) if encode else None,
     )  # fmt: skip
 
 
@@ -93,6 +106,11 @@ def _starts(examples: list[Example], packs: list[int] | None) -> list[tuple[int,
             starts.append((b, at))
             at += len(next(chosen).sequence)
     return starts
+
+
+def _media(row: Sequence) -> dict[int, int]:
+    """Which feature of the clip each media token is fed."""
+    return {i: source for i, (kind, source) in enumerate(zip(row.kinds, row.sources, strict=True)) if kind == Kind.MEDIA and source >= 0}
 
 
 def _index(rows: list[tuple[int, ...]], width: int, device: torch.device) -> torch.Tensor:

@@ -57,7 +57,8 @@ class FeatureCache:
                 return _unpacked(load_file(file))
             except (SafetensorError, OSError, KeyError, ValueError) as error:
                 _logger.warning("%s of the feature cache is damaged (%s); %s is encoded again.", file.name, error, path.name)
-        found = self.thinker.encode_clip(read_clip(path, fps=self.thinker.video.fps))
+        video = self.thinker.video
+        found = self.thinker.encode_clip(read_clip(path, fps=video.fps, limits=video.limits()))
         visual, audio = (part.to("cpu", self.dtype).contiguous() for part in (found.visual, found.audio))
         found = replace(found, visual=visual, audio=audio)
         self._write(file, _packed(found))

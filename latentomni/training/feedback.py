@@ -6,7 +6,7 @@ of the batch, K latents per block, S blocks of a strand, D hidden.
 """
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -118,13 +118,25 @@ class Phase:
         if self.kind == "anchors" or not len(vectors):
             return vectors, None
         is_shared = not getattr(thinker.text_model.layers[0], "gradient_checkpointing", False)
-        feedback = open_prefix(thinker, batch, grad=is_shared)
-        own = rollout(feedback) if self.kind == "rollout" else jacobi(feedback, self.passes)
+        with nullcontext() if is_shared else _as_decoding(thinker):
+            feedback = open_prefix(thinker, batch, grad=is_shared)
+            own = rollout(feedback) if self.kind == "rollout" else jacobi(feedback, self.passes)
         if self.share < 1:
             k = thinker.spec.n_latents
             fed = (torch.rand(len(vectors) // k, generator=random) < self.share).repeat_interleave(k).to(batch.device)
             own = torch.where(fed[:, None], own, vectors.to(own.dtype))
         return own, feedback if is_shared else None
+
+
+@contextmanager
+def _as_decoding(thinker: Thinker) -> Iterator[None]:
+    """Out of training mode, in which layers under gradient checkpointing drop the cache."""
+    was_training = thinker.text_model.training
+    thinker.text_model.eval()
+    try:
+        yield
+    finally:
+        thinker.text_model.train(was_training)
 
 
 def _cut(batch: Batch) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:

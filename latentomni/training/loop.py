@@ -15,14 +15,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import DistributedType, gather_object
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from latentomni.errors import RequestError, require
 from latentomni.training.feedback import Phase
 
-__all__ = ["FitSpec", "Stage", "fit", "learning_rate"]
+__all__ = ["FitSpec", "Stage", "fit", "learning_rate", "make_accelerator"]
 
-_STATE, _PLACE = "state", "place.json"
+_STATE, _PLACE, _TRAINED = "state", "place.json", "trained.safetensors"
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,34 @@ class Stage:
 
 @dataclass(frozen=True)
 class FitSpec:
-    """seed: of everything. save_every, log_every: steps. warmup: share of a stage's steps. log_with: "tensorboard", "trackio" or None."""
+    """seed: of everything. save_every, log_every: steps. warmup: share of the steps. restarts: warm-up and decay begin anew with
+    every stage, instead of once for all. log_with: "tensorboard", "trackio" or None."""
 
     seed: int = 7
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.02
     clip_norm: float = 1.0
     warmup: float = 0.05
+    restarts: bool = True
     save_every: int = 100
     log_every: int = 20
     log_with: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        require(0 <= self.warmup <= 1, f"warmup must be a share from 0 to 1, got {self.warmup}")
+        require(self.save_every >= 1 and self.log_every >= 1, f"save_every and log_every must be at least 1: {self.save_every}, {self.log_every}")
+        require(self.log_with in (None, "tensorboard", "trackio"), f"log_with must be tensorboard or trackio, got {self.log_with!r}")
+
+
+def make_accelerator(spec: FitSpec, out: Path) -> Accelerator:
+    """How this process takes part, as `accelerate launch` says. Raises RequestError where what is to log is not installed."""
+    kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)  # a batch without latents leaves the latent head alone
+    accelerator = Accelerator(log_with=spec.log_with, project_dir=str(out), kwargs_handlers=[kwargs])
+    require(not spec.log_with or bool(accelerator.log_with), f"log_with is {spec.log_with}, which is not installed; `pip install {spec.log_with}`.")
+    if accelerator.distributed_type is DistributedType.DEEPSPEED:  # it clips and counts by itself
+        accelerator.state.deepspeed_plugin.deepspeed_config |= {"gradient_clipping": spec.clip_norm, "train_micro_batch_size_per_gpu": 1}
+    return accelerator
 
 
 def fit(
@@ -64,31 +84,33 @@ def fit(
     spec: FitSpec,
     *,
     resume: bool = False,
+    accelerator: Accelerator | None = None,
     on_stage_end: Callable[[Stage], dict[str, Any]] = lambda stage: {},
 ) -> dict[str, float]:
     """Train what requires a gradient in `module`; returns the last means of all terms.
 
     module(batch, phase, seed) -> (sums of terms, latents that were fed); module.counts(batch) -> how many each is over;
     module.weight(term) -> its weight. draw(stage, step) -> this step's micro-batches, the same on every process, of
-    which process r of w takes r, r + w, ... Writes `out`/log.jsonl, a line per `log_every` steps, and `out`/state.
+    which process r of w takes r, r + w, ...; the others are not asked for. Writes `out`/log.jsonl, a line per `log_every` steps, and `out`/state.
     """
-    return _Fit(module, stages, draw, out, spec, on_stage_end).run(resume)
+    return _Fit(module, stages, draw, out, spec, accelerator or make_accelerator(spec, out), on_stage_end).run(resume)
 
 
-def learning_rate(step: int, stage: Stage, warmup: float) -> float:
+def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
     """Linear warm-up, then a cosine to a tenth."""
-    warm = max(round(stage.steps * warmup), 1)
-    return stage.lr * min((step + 1) / warm, 0.1 + 0.45 * (1 + math.cos(math.pi * step / stage.steps)))
+    warm = max(round(steps * warmup), 1)
+    return peak * min((step + 1) / warm, 0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
 
 
 class _Fit:
-    def __init__(self, module, stages, draw, out: Path, spec: FitSpec, on_stage_end) -> None:
+    def __init__(self, module, stages, draw, out: Path, spec: FitSpec, accelerator: Accelerator, on_stage_end) -> None:
         self.bare, self.stages, self.draw, self.out, self.spec, self.on_stage_end = module, stages, draw, out, spec, on_stage_end
-        kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)  # a batch without latents leaves the latent head alone
-        self.accelerator = Accelerator(log_with=spec.log_with, project_dir=str(out), kwargs_handlers=[kwargs])
-        trained = [p for p in module.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=stages[0].lr, betas=tuple(spec.betas), weight_decay=spec.weight_decay)
-        self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
+        self.accelerator = accelerator
+        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        optimizer = torch.optim.AdamW(trained.values(), lr=stages[0].lr, betas=spec.betas, weight_decay=spec.weight_decay)
+        self.module, self.optimizer = accelerator.prepare(module, optimizer)
+        if accelerator.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED):  # these keep states of their own
+            _keep_trained_only(accelerator, trained)
         self.stage = self.step = 0
         self.seconds = 0.0
 
@@ -132,14 +154,16 @@ class _Fit:
         torch.manual_seed(seed)
         batches = self.draw(self.stage, step)
         require(len(batches) % world == 0, f"a step has {len(batches)} micro-batches for {world} processes; make it a multiple of the processes")
-        own = batches[rank::world]
-        counts = _added([self.bare.counts(b) for b in batches])
+        own = [batches[i] for i in range(rank, len(batches), world)]
+        counts = _added(gather_object([self.bare.counts(b) for b in own]))
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, stage, self.spec.warmup)
+            group["lr"] = self._learning_rate(stage, step)
         sums: dict[str, float] = {}
         fed = []
         for number, batch in enumerate(own):
-            with nullcontext() if number == len(own) - 1 else self.accelerator.no_sync(self.module):
+            is_last = number == len(own) - 1
+            self.accelerator.sync_gradients = is_last
+            with nullcontext() if is_last else self.accelerator.no_sync(self.module):
                 terms, vectors = self.module(batch, stage.phase, seed + rank + number * world)
                 total = sum(self.bare.weight(name) * term / counts[name] for name, term in terms.items() if counts[name])
                 self.accelerator.backward(total * world)  # processes are averaged
@@ -149,6 +173,12 @@ class _Fit:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return {**self._shared(sums, counts), "grad_norm": float(norm), **_collapse(torch.cat(fed))}
+
+    def _learning_rate(self, stage: Stage, step: int) -> float:
+        if self.spec.restarts:
+            return learning_rate(step, stage.steps, stage.lr, self.spec.warmup)
+        done = sum(s.steps for s in self.stages[: self.stage])
+        return learning_rate(done + step, sum(s.steps for s in self.stages), stage.lr, self.spec.warmup)
 
     def _shared(self, sums: dict[str, float], counts: dict[str, int]) -> dict[str, float]:
         """Means over all processes."""
@@ -169,6 +199,7 @@ class _Fit:
         """Replace the saved state in one move, so that a kill leaves the old one or the new one."""
         partial, state = self.out / (_STATE + ".partial"), self.out / _STATE
         self.accelerator.save_state(str(partial))
+        self.accelerator.wait_for_everyone()  # every process writes into it
         if self.accelerator.is_main_process:
             place = {"stage": self.stage, "step": self.step, "seconds": self.seconds, "stages": [s.name for s in self.stages]}
             (partial / _PLACE).write_text(json.dumps(place))
@@ -189,6 +220,28 @@ class _Fit:
             raise RequestError(f"{self.out} holds a run with stages {place['stages']}; resume it with its own recipe, or choose another --out.")
         self.accelerator.load_state(str(found[0]))
         self.stage, self.step, self.seconds = place["stage"], place["step"], place["seconds"]
+
+
+def _keep_trained_only(accelerator: Accelerator, trained: dict[str, torch.nn.Parameter]) -> None:
+    """Save of the model what is trained, not the frozen rest. A state that holds the whole is read as it is."""
+
+    def save(_models: list[torch.nn.Module], weights: list[dict[str, torch.Tensor]], folder: str) -> None:
+        weights.clear()
+        if accelerator.is_main_process:
+            save_file({name: p.detach().contiguous() for name, p in trained.items()}, Path(folder) / _TRAINED)
+
+    def load(models: list[torch.nn.Module], folder: str) -> None:
+        if not (Path(folder) / _TRAINED).is_file():
+            return
+        models.clear()
+        saved = load_file(Path(folder) / _TRAINED)
+        require(saved.keys() == trained.keys(), f"{folder} holds a run that trains other parameters; resume it with its own recipe.")
+        with torch.no_grad():
+            for name, p in trained.items():
+                p.copy_(saved[name])
+
+    accelerator.register_save_state_pre_hook(save)
+    accelerator.register_load_state_pre_hook(load)
 
 
 def _added(parts: list[dict[str, Any]]) -> dict[str, Any]:

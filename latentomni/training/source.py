@@ -1,0 +1,144 @@
+"""Rows of a training file as micro-batches: which rows a step takes, how they share rows of tokens, and their clips' features.
+
+Which rows a step holds depends on (seed, stage, step) alone, and is known on every process without reading a clip. Dimensions:
+B rows, T tokens.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Listing
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from latentomni.clock import POSITIONS_PER_SECOND
+from latentomni.config import VideoSpec
+from latentomni.errors import require
+from latentomni.media import Clip, probe, read_clip
+from latentomni.modeling import Thinker
+from latentomni.processing import resized_size
+from latentomni.sequence import ClipFeatures
+from latentomni.training.batches import Batch, make_batch, pack
+from latentomni.training.examples import Example, build_example
+from latentomni.training.features import FeatureCache
+from latentomni.training.recipes import TrainRecipe
+from latentomni.training.records import Record, turns
+
+__all__ = ["MicroBatches", "Source", "split_batches"]
+
+_READ_PX = 448 * 448  # frames come smaller than that from `read_clip`
+
+
+class MicroBatches(Listing):
+    """A step's micro-batches, each built when it is asked for: other processes' clips are never read."""
+
+    def __init__(self, chosen: list[tuple[int, ...]], build: Callable[[tuple[int, ...]], Batch]) -> None:
+        self.chosen, self._build = chosen, build
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, number: int) -> Batch:
+        return self._build(self.chosen[number])
+
+
+class Source:
+    """Micro-batches of a recipe's records, in their order for the loop. processes: their number is a multiple of it."""
+
+    def __init__(self, thinker: Thinker, records: list[Record], recipe: TrainRecipe, processes: int = 1) -> None:
+        require(recipe.samples % processes == 0, f"{recipe.samples} samples a step cannot be shared by {processes} processes; take a multiple")
+        self.thinker, self.records, self.recipe, self.processes = thinker, records, recipe, processes
+        self.turns = [turns(record, recipe.style) for record in records]
+        self.cache = FeatureCache(recipe.features, thinker) if recipe.features else None
+        self._lengths: dict[int, int] = {}
+        self._outlines: dict[Path, ClipFeatures] = {}
+
+    def draw(self, stage: int, step: int) -> MicroBatches:
+        """Micro-batches of a step."""
+        chosen = self.rows(stage, step)
+        lengths = [self.length(i) for i in chosen]
+        parts = split_batches(lengths, self.recipe.tokens, packing=self.recipe.packing, multiple=self.processes)
+        return MicroBatches([tuple(chosen[k] for k in part) for part in parts], self._build)
+
+    def rows(self, stage: int, step: int) -> list[int]:
+        """Numbers of a step's records: epoch after epoch in an order of its own, each record once."""
+        done = sum(s.steps for s in self.recipe.stages[:stage]) + step
+        first, n = done * self.recipe.samples, len(self.records)
+        epochs = range(first // n, (first + self.recipe.samples - 1) // n + 1)
+        order = np.concatenate([np.random.default_rng([self.recipe.fit.seed, epoch]).permutation(n) for epoch in epochs])
+        return order[first % n :][: self.recipe.samples].tolist()
+
+    def length(self, number: int) -> int:
+        """Tokens of a record, from its file's header: a turned or damaged clip may have others in the end."""
+        if number not in self._lengths:
+            media = self.records[number].media
+            if media not in self._outlines:
+                self._outlines[media] = outline(media, self.thinker.video)
+            self._lengths[number] = len(self._example(number, self._outlines[media]).sequence)
+        return self._lengths[number]
+
+    def fill_cache(self, process: int, show: Callable[[list[Path]], Iterable[Path]] = iter) -> None:
+        """Encode this process's share of all clips, so that no step waits for one."""
+        media = sorted({record.media for record in self.records})
+        for path in show(media[process :: self.processes]):
+            self.cache.features(path)
+
+    def _build(self, numbers: tuple[int, ...]) -> Batch:
+        packs = [len(numbers)] if self.recipe.packing else None
+        if not self.recipe.train_towers:
+            return make_batch(self.thinker, [self._example(n, self._features(self.records[n].media)) for n in numbers], packs)
+        clips = [self._read(self.records[n].media) for n in numbers]
+        examples = [self._example(n, self.thinker.encode_clip(clip)) for n, clip in zip(numbers, clips, strict=True)]
+        return make_batch(self.thinker, examples, packs, lambda k: self.thinker.encode_clip(clips[k], grad=True))
+
+    def _features(self, path: Path) -> ClipFeatures:
+        return self.cache.features(path) if self.cache else self.thinker.encode_clip(self._read(path))
+
+    def _read(self, path: Path) -> Clip:
+        video = self.thinker.video
+        return read_clip(path, fps=video.fps, limits=video.limits())
+
+    def _example(self, number: int, clip: ClipFeatures) -> Example:
+        return build_example(self.thinker, clip, self.turns[number], isolated=self.thinker.spec.single_turn)
+
+
+def split_batches(lengths: Listing[int], tokens: int, *, packing: bool, multiple: int = 1) -> list[list[int]]:
+    """Micro-batches of samples with these lengths, of at most `tokens` tokens (padding counted) where no sample is longer: packed
+    into one row each, or rows of like length. Their number is made a multiple by splitting the fullest; the largest come first,
+    so that processes, which take them in turn, have alike ones."""
+    if packing:
+        order, packs = pack(lengths, tokens)
+        ends = np.cumsum(packs).tolist()
+        parts = [order[end - n : end] for n, end in zip(packs, ends, strict=True)]
+    else:
+        parts = []
+        for i in np.argsort([-n for n in lengths], kind="stable").tolist():
+            if parts and lengths[parts[-1][0]] * (len(parts[-1]) + 1) <= tokens:
+                parts[-1].append(i)
+            else:
+                parts.append([i])
+    while len(parts) % multiple:
+        fullest = max(range(len(parts)), key=lambda p: len(parts[p]))
+        part = parts.pop(fullest)
+        assert len(part) > 1
+        parts += [part[: len(part) // 2], part[len(part) // 2 :]]
+    return sorted(parts, key=lambda part: -sum(lengths[i] for i in part))
+
+
+def outline(path: Path, video: VideoSpec) -> ClipFeatures:
+    """As many features of width 1 as the file's header promises."""
+    info = probe(path)
+    times, rows, columns, fps = 0, 1, 1, video.fps
+    if info.video_codec:
+        frames = min(max(math.ceil(info.duration_s * fps - 1e-3), 1), video.max_frames)
+        fps = fps if frames < video.max_frames else min(frames / info.duration_s, fps)
+        times = math.ceil(frames / video.temporal_patch)
+        scale = min(1.0, math.sqrt(_READ_PX / (info.width_px * info.height_px)))
+        height_px, width_px = (max(2, int(side * scale) // 2 * 2) for side in (info.height_px, info.width_px))
+        rows, columns = (side // video.factor_px for side in resized_size(height_px, width_px, video))
+    starts = np.arange(times) * video.temporal_patch / fps
+    sounds = int(info.duration_s * POSITIONS_PER_SECOND + 1e-3) if info.audio_codec else 0
+    ends = np.append(starts[1:], max(info.duration_s, *starts, 0.0)) if times else starts
+    return ClipFeatures(torch.zeros(times * rows * columns, 1), starts, ends, (rows, columns), torch.zeros(sounds, 1),
+                        np.arange(sounds) / POSITIONS_PER_SECOND, info.duration_s)  # fmt: skip
