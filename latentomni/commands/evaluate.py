@@ -54,7 +54,14 @@ def _add_causal(kinds: Any) -> None:
 
 def _add_draw(parser: argparse.ArgumentParser, n: int) -> None:
     parser.add_argument("--n", type=positive, default=n, help="questions; default: %(default)s")
-    parser.add_argument("--seed", type=int, help="draw other questions; without it the fixed held-out ones are asked")
+    parser.add_argument("--seed", type=_seed, help="draw other questions; without it the fixed held-out ones are asked")
+
+
+def _seed(text: str) -> int:
+    """A whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
+    return int(text)
 
 
 def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:

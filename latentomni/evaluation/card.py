@@ -1,6 +1,7 @@
 """The model card's section "Do the latents matter?": what `evaluate_causal` measured, in words and numbers, misses included."""
 
 from pathlib import Path
+from textwrap import fill
 
 from latentomni.errors import CheckpointError
 
@@ -23,19 +24,23 @@ _ARMS = {
     "oracle": "features of the true window",
 }
 _NOT_MEASURED = "not measured"
+_WIDTH = 120
 
 
 def causal_section(results: dict) -> str:
-    """Markdown from what `evaluate_causal` returned."""
+    """Markdown from what `eval causal` reports: the results of `evaluate_causal`, and `data`, their name."""
     arms = results["arms"]
     rows = [_row(_ARMS[name], arms[name]) for name in _ARMS]
     return "\n".join([
         "## Do the latents matter?",
         "",
-        f"{results['data']}, {results['n']} questions about {results['clips']} clips; {_percent(results['with_block'])} of the answers "
-        "had a latent block. Each answer was written again behind changed latents, with the same words, windows and positions before "
-        "them. Drop: accuracy lost against its own latents to the same questions, with its 95 % paired bootstrap interval and McNemar's exact p. "
-        "Flips: answers that became another one. Margin: change of the true sentence's log probability, in nats.",
+        fill(
+            f"{results['data']}, {results['n']} questions about {results['clips']} clips; {_percent(results['with_block'])} of the answers "
+            "had a latent block. Each answer was written again behind changed latents, with the same words, windows and positions before "
+            "them. Drop: accuracy lost against its own latents to the same questions, with its 95 % paired bootstrap interval and "
+            "McNemar's exact p. Flips: answers that became another one. Margin: change of the true sentence's log probability, in nats.",
+            _WIDTH,
+        ),
         "",
         "| latents | right | drop | 95 % | p | flips | margin | n |",
         "|---|---|---|---|---|---|---|---|",
@@ -45,7 +50,7 @@ def causal_section(results: dict) -> str:
         "|---|---|---|",
         *(f"| {goal} | {_number(value)} | {_verdict(value, met)} |" for goal, value, met in _goals(results)),
         "",
-        *_remarks(results),
+        fill(" ".join(_remarks(results)), _WIDTH),
     ])  # fmt: skip
 
 
@@ -63,7 +68,7 @@ def _goals(results: dict) -> list[tuple[str, float | None, bool]]:
         ("another clip's latents drop accuracy by at least 0.4", drop, 0.4),
         ("answers under another clip's latents are that clip's true ones in at least 0.5", results["follows_donor"], 0.5),
         ("variance of a slot that lies between clips at least 0.5", results["between_clip_variance"], 0.5),
-        ("own true segment found among 100 clips in at least 0.8", results["segment_retrieval_top1"], 0.8),
+        (f"own true segment found among those of {min(results['clips'], 100)} clips in at least 0.8", results["segment_retrieval_top1"], 0.8),
     ]
     share = results["marker_only_share"]
     return [

@@ -90,11 +90,11 @@ def _finder(told: dict[str, str]) -> Callable[[str], str | None]:
     def words(text: str) -> str:
         return " ".join(re.findall(r"\w+", plain(text)))
 
-    phrases = {words(phrase): answer for phrase, answer in told.items()}
+    phrases = {words(phrase): answer for phrase, answer in told.items() if words(phrase)}
     pattern = re.compile(rf"\b({'|'.join(sorted(map(re.escape, phrases), key=len, reverse=True))})\b")
 
     def find(text: str) -> str | None:
         found = pattern.findall(words(text))
-        return phrases[found[-1]] if found else None
+        return phrases.get(found[-1]) if found else None
 
     return find
