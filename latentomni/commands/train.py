@@ -15,30 +15,72 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
+_SHIPPED_DIR = Path(__file__).parents[2] / "examples" / "training"  # told before anything heavy is imported
+
 
 def add_to(commands: Any) -> None:
     parser = add_command(
         commands,
         "train",
         _run,
-        "Train a checkpoint; every run can be resumed.",
+        "Train a checkpoint: nano from scratch, or any model on your data; every run can be resumed.",
         "train nano --out runs/nano",
-        "train nano --out runs/nano --resume",
         "train nano --config runs/nano/recipe.json --seed 8 --out runs/nano-8",
+        "train latentomni --data build/train/train.jsonl --dry-run",
+        "train latentomni-qlora --data build/train/train.jsonl --model Qwen/Qwen2.5-Omni-3B --resume",
+        "train examples/training/anchors-only.json --data build/train/train.jsonl",
     )
-    parser.add_argument("recipe", choices=["nano"])
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings as JSON, such as a run's recipe.json")
-    parser.add_argument("--out", type=new_folder, default=Path("runs/nano"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("recipe", type=_name, metavar="RECIPE", help="nano, a shipped recipe (examples/training), or a JSON file")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings as JSON, laid over the recipe")
+    parser.add_argument("--data", metavar="FILE", help="JSONL as docs/DATA.md describes it, instead of the recipe's; not for nano")
+    parser.add_argument("--model", metavar="MODEL", help="what to start from, instead of the recipe's; not for nano")
+    parser.add_argument("--out", type=new_folder, metavar="DIR", help="default: runs/ and the recipe's name")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done: parameters, tokens, memory, time")
+
+
+def _name(text: str) -> str:
+    """nano, or a recipe that is there."""
+    known = ["nano", *sorted(file.stem for file in _SHIPPED_DIR.glob("*.json"))]
+    if text not in known and not (text.endswith(".json") and Path(text).is_file()):
+        raise argparse.ArgumentTypeError(f"expected a JSON file or one of {', '.join(known)}, got {text!r}")
+    return text
 
 
 def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
+    args.out = args.out or Path("runs") / Path(args.recipe).stem
+    return _run_nano(args, say) if args.recipe == "nano" else _run_recipe(args, say)
+
+
+def _run_recipe(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
+    from latentomni.training.finetune import finetune
+    from latentomni.training.plan import describe, make_plan
+    from latentomni.training.recipes import read_recipe
+
+    changes = _settings(args.config) if args.config else {}
+    changes |= {key: value for key in ("data", "model") if (value := getattr(args, key)) is not None}
+    if args.seed is not None:
+        fit = changes.get("fit", {})
+        changes["fit"] = fit | {"seed": args.seed} if isinstance(fit, dict) else fit
+    recipe = read_recipe(args.recipe, changes)
+    if args.dry_run:
+        plan = make_plan(recipe)
+        for line in describe(plan):
+            say(line)
+        return {**plan, "losses": {}, "checkpoint": str(args.out / "checkpoint"), "dry_run": True, "seed": recipe.fit.seed}
+    done = finetune(recipe, args.out, resume=args.resume)
+    say(f"The checkpoint is {done['checkpoint']}.")
+    return done
+
+
+def _run_nano(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     import torch
 
     from latentomni.training.nano import train_nano
 
+    if args.data or args.model:
+        raise RequestError("nano is trained from scratch on clips that it draws; leave --data and --model out.")
     recipe = _recipe(args)
     for stage in (*recipe.towers, *recipe.stages):
         say(f"{stage.name}: {stage.steps} steps of {stage.draw['clips']} clips, latents from {stage.phase.kind}")

@@ -123,8 +123,8 @@ class _Fit:
         while self.stage < len(self.stages):
             stage = self.stages[self.stage]
             means = self._run_stage(stage) or means
-            if self.accelerator.is_main_process:
-                self._log({"stage": stage.name, **self.on_stage_end(stage)})
+            if self.accelerator.is_main_process and (told := self.on_stage_end(stage)):
+                self._log({"stage": stage.name, **told})
             self.accelerator.wait_for_everyone()
             self.stage, self.step = self.stage + 1, 0
             self._save()

@@ -7,6 +7,7 @@ B rows, T tokens.
 import math
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Listing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,20 @@ from latentomni.training.features import FeatureCache
 from latentomni.training.recipes import TrainRecipe
 from latentomni.training.records import Record, turns
 
-__all__ = ["MicroBatches", "Source", "split_batches"]
+__all__ = ["MicroBatches", "Size", "Source", "split_batches"]
 
 _READ_PX = 448 * 448  # frames come smaller than that from `read_clip`
+
+
+@dataclass(frozen=True)
+class Size:
+    """Tokens of a record: all, those of text that are predicted, latents, and the clip's."""
+
+    tokens: int
+    targets: int
+    latents: int
+    visual: int
+    audio: int
 
 
 class MicroBatches(Listing):
@@ -51,13 +63,13 @@ class Source:
         self.thinker, self.records, self.recipe, self.processes = thinker, records, recipe, processes
         self.turns = [turns(record, recipe.style) for record in records]
         self.cache = FeatureCache(recipe.features, thinker) if recipe.features else None
-        self._lengths: dict[int, int] = {}
+        self._sizes: dict[int, Size] = {}
         self._outlines: dict[Path, ClipFeatures] = {}
 
     def draw(self, stage: int, step: int) -> MicroBatches:
         """Micro-batches of a step."""
         chosen = self.rows(stage, step)
-        lengths = [self.length(i) for i in chosen]
+        lengths = [self.size(i).tokens for i in chosen]
         parts = split_batches(lengths, self.recipe.tokens, packing=self.recipe.packing, multiple=self.processes)
         return MicroBatches([tuple(chosen[k] for k in part) for part in parts], self._build)
 
@@ -69,14 +81,16 @@ class Source:
         order = np.concatenate([np.random.default_rng([self.recipe.fit.seed, epoch]).permutation(n) for epoch in epochs])
         return order[first % n :][: self.recipe.samples].tolist()
 
-    def length(self, number: int) -> int:
-        """Tokens of a record, from its file's header: a turned or damaged clip may have others in the end."""
-        if number not in self._lengths:
+    def size(self, number: int) -> Size:
+        """Of a record, from its file's header: a turned or damaged clip may have another in the end."""
+        if number not in self._sizes:
             media = self.records[number].media
             if media not in self._outlines:
-                self._outlines[media] = outline(media, self.thinker.video)
-            self._lengths[number] = len(self._example(number, self._outlines[media]).sequence)
-        return self._lengths[number]
+                self._outlines[media] = _outline(media, self.thinker.video)
+            clip, example = self._outlines[media], self._example(number, self._outlines[media])
+            counted = len(example.sequence), len(example.text_targets), len(example.latent_targets)
+            self._sizes[number] = Size(*counted, len(clip.visual), len(clip.audio))
+        return self._sizes[number]
 
     def fill_cache(self, process: int, show: Callable[[list[Path]], Iterable[Path]] = iter) -> None:
         """Encode this process's share of all clips, so that no step waits for one."""
@@ -126,7 +140,7 @@ def split_batches(lengths: Listing[int], tokens: int, *, packing: bool, multiple
     return sorted(parts, key=lambda part: -sum(lengths[i] for i in part))
 
 
-def outline(path: Path, video: VideoSpec) -> ClipFeatures:
+def _outline(path: Path, video: VideoSpec) -> ClipFeatures:
     """As many features of width 1 as the file's header promises."""
     info = probe(path)
     times, rows, columns, fps = 0, 1, 1, video.fps
