@@ -40,10 +40,11 @@ _OFTEN = {"sound": 2, "count": 2, "order": 2}  # finding an object by two words,
 _ANCHORS = Phase(noise=0.1)
 
 
-def _mix(clips: int, latent: int, text_cot: int = 0, direct: int = 0, narrate: float = 0.0, talk: float = 0.0) -> dict:
+def _mix(clips: int, latent: int, text_cot: int = 0, direct: int = 0, narrate: float = 0.0, talk: float = 0.0, verdict: bool = False) -> dict:
     """clips: rows per step. latent, text_cot, direct: questions per row in each mode. narrate: share of steps with narration.
-    talk: share of rows asked as one conversation instead of apart."""
-    return {"clips": clips, "latent": latent, "text_cot": text_cot, "direct": direct, "narrate": narrate, "talk": talk}
+    talk: share of rows asked as one conversation instead of apart. verdict: "so yes" and "so no" are weighed as a group of their own;
+    as one word among the hundreds of a step's answers, the word that decides is never learned (docs/LOG.md)."""
+    return {"clips": clips, "latent": latent, "text_cot": text_cot, "direct": direct, "narrate": narrate, "talk": talk, "verdict": verdict}
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class NanoRecipe:
         Stage("localise", 500, 1e-3, _ANCHORS, _mix(8, 6, narrate=0.1)),
         Stage("widen", 400, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2)),
         Stage("feedback", 250, 1e-3, Phase("jacobi", 9, share=0.85, noise=0.1), _mix(8, 5, 1, 1)),
-        Stage("practise", 600, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2)),
-        Stage("settle", 400, 8e-4, Phase("rollout", share=0.85, noise=0.1), _mix(8, 5, 1, 1)),
-        Stage("polish", 150, 3e-4, Phase("rollout", share=0.95), _mix(8, 5, 1, 1)),
+        Stage("practise", 600, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2, verdict=True)),
+        Stage("settle", 400, 8e-4, Phase("rollout", share=0.85, noise=0.1), _mix(8, 5, 1, 1, verdict=True)),
+        Stage("polish", 150, 3e-4, Phase("rollout", share=0.95), _mix(8, 5, 1, 1, verdict=True)),
     ))  # fmt: skip
 
 
@@ -79,11 +80,14 @@ def nano_tokenizer(recipe: NanoRecipe):
     return checkpoints.build_tokenizer(lines, recipe.vocabulary)
 
 
-def question_turn(question: Question, mode: Mode) -> Turn:
-    """A question with its reasoning as training and generation have it."""
+def question_turn(question: Question, mode: Mode, *, verdict: bool = False) -> Turn:
+    """A question with its reasoning as training and generation have it; verdict: see `_mix`."""
     parts = [part for s in question.steps for part in (s.lead, Segment(s.window, s.asked, s.seen))]
     if mode is Mode.DIRECT:
         parts = parts[1::2]
+    if verdict and question.family == "sync":
+        seen, comma, decision = question.closing.partition(",")
+        return Turn(question.text, mode, (*parts, seen + comma, decision), "verdict")
     return Turn(question.text, mode, (*parts, question.closing))
 
 
@@ -140,13 +144,13 @@ def _fit_language(thinker: Thinker, pool: ClipPool, recipe: NanoRecipe, out: Pat
 
 
 def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, clips: int, latent: int, text_cot: int, direct: int,
-          narrate: float, talk: float) -> Batch:  # fmt: skip
+          narrate: float, talk: float, verdict: bool) -> Batch:  # fmt: skip
     """One step's rows: the same number of questions in each mode about every clip."""
     modes = [Mode.LATENT] * latent + [Mode.TEXT_COT] * text_cot + [Mode.DIRECT] * direct
     is_narrated = rng.random() < narrate
     examples = []
     for i in pool.draw(rng, clips):
-        turns = [question_turn(q, mode) for q, mode in zip(_choose(rng, pool.questions[i], len(modes)), modes, strict=True)]
+        turns = [question_turn(q, mode, verdict=verdict) for q, mode in zip(_choose(rng, pool.questions[i], len(modes)), modes, strict=True)]
         turns = [turns[k] for k in rng.permutation(len(turns))]
         if is_narrated:
             turns.append(Turn("Describe the clip.", Mode.DIRECT, (narration(pool.worlds[i]),), "narration"))
