@@ -32,7 +32,7 @@ _LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 @dataclass(frozen=True)
 class LoraSpec:
     """What is trained: low-rank changes of `targets` in every layer of the language model, and, where asked for, the rows of
-    the latent tokens in the embedding and the output layer, and the latent head (if the model has one)."""
+    the tokens around a block in the embedding and the output layer, and the latent head (if the model has one)."""
 
     rank: int = 16
     alpha: float = 32.0
@@ -106,7 +106,7 @@ def _inject(thinker: Thinker, config: LoraConfig, train_tokens: bool, seed: int)
         if parameter.requires_grad:  # small steps are lost in half precision
             parameter.data = parameter.data.float()
     if train_tokens:
-        tokens = [thinker.ids.trigger, thinker.ids.close, thinker.ids.latent_pad]
+        tokens = [thinker.ids.trigger, thinker.ids.close]  # a pad's embedding is a latent, and it is never predicted
         for layer, hook in zip(_vocabulary(thinker).values(), (_replace_embeddings, _replace_logits), strict=True):
             layer.latent_rows = nn.Parameter(layer.weight.detach()[tokens].float())
             layer.register_buffer("latent_row_ids", torch.tensor(tokens, device=layer.weight.device), persistent=False)
@@ -114,7 +114,7 @@ def _inject(thinker: Thinker, config: LoraConfig, train_tokens: bool, seed: int)
 
 
 # Own rows instead of peft's trainable_token_indices, which copies both matrices in every forward and gives them dense gradients:
-# some 4 GB in the 7B layout, for three rows.
+# some 4 GB in the 7B layout, for two rows.
 def _replace_embeddings(layer: nn.Embedding, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
     for token, row in zip(layer.latent_row_ids, layer.latent_rows, strict=True):
         output = torch.where((inputs[0] == token)[..., None], row.to(output.dtype), output)

@@ -47,6 +47,6 @@ def read_parts(folder: Path, model: Qwen2_5OmniThinkerForConditionalGeneration) 
 
 
 def _read_head(folder: Path, hidden: int) -> torch.nn.Linear:
-    head = torch.nn.Linear(hidden, hidden)
+    head = torch.nn.utils.skip_init(torch.nn.Linear, hidden, hidden)
     head.load_state_dict(load_file(folder / _HEAD_FILE))
     return head.requires_grad_(False)
