@@ -65,8 +65,8 @@ class NanoRecipe:
         Stage("widen", 400, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2)),
         Stage("feedback", 250, 1e-3, Phase("jacobi", 9, share=0.85, noise=0.1), _mix(8, 5, 1, 1)),
         Stage("practise", 600, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2, verdict=True)),
-        Stage("settle", 400, 8e-4, Phase("rollout", share=0.85, noise=0.1), _mix(8, 5, 1, 1, verdict=True)),
-        Stage("polish", 150, 3e-4, Phase("rollout", share=0.95), _mix(8, 5, 1, 1, verdict=True)),
+        Stage("settle", 300, 8e-4, Phase("rollout", share=0.85, noise=0.1), _mix(8, 5, 1, 1, verdict=True)),
+        Stage("polish", 120, 3e-4, Phase("rollout", share=0.95), _mix(8, 5, 1, 1, verdict=True)),
     ))  # fmt: skip
 
 
