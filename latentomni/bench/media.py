@@ -20,7 +20,7 @@ import numpy as np
 from latentomni.clock import SAMPLE_RATE_HZ
 from latentomni.media import read_clip
 
-__all__ = ["bench_media"]
+__all__ = ["bench_media", "peak_bytes"]
 
 _DURATION_S, _FRAME_RATE_HZ, _WIDTH_PX, _HEIGHT_PX = 60, 30, 1280, 720
 _FPS = 2.0
@@ -68,13 +68,13 @@ def bench_media(repeats: int = 5, seed: int = 0) -> dict[str, Any]:
 def _measure(reader: Callable[[str], tuple[int, int]], path: str) -> tuple[float, int, tuple[int, int]]:
     """Runs in a fresh process: seconds, bytes of memory above the imports, and what was read (frames, samples)."""
     reader("")  # imports only
-    before_bytes = _peak_bytes()
+    before_bytes = peak_bytes()
     start_s = time.perf_counter()
     counts = reader(path)
-    return time.perf_counter() - start_s, _peak_bytes() - before_bytes, counts
+    return time.perf_counter() - start_s, peak_bytes() - before_bytes, counts
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Peak memory of this process; ru_maxrss on Linux starts at the parent's peak, which VmHWM does not."""
     try:
         status = Path("/proc/self/status").read_text()

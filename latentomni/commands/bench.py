@@ -1,7 +1,7 @@
 """`bench`: what this code costs beside its peers."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from latentomni.commands.arguments import add_command, add_model, positive
@@ -29,10 +29,19 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     about: dict[str, Any] = {"device": "cpu"}
     figures = {name: _BENCHES[name](args, repeats, about) for name in dict.fromkeys(args.names)}
     for name, values in figures.items():
-        say(
-            f"{name}: ours {values['ours']:.4g}, peer {values['peer']:.4g}, ratio {values['ratio']:.3f} ({values['shape']})"
-        )
+        for what, compared in _comparisons(name, values):
+            say(f"{what}: ours {compared['ours']:.4g}, peer {compared['peer']:.4g}, ratio {compared['ratio']:.3f}")
+        say(f"{name} measured {values['shape']}")
     return {**figures, **about, "seed": args.seed}
+
+
+def _comparisons(name: str, values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Whatever has a ratio, by its names from the outside in."""
+    if "ratio" in values:
+        yield name, values
+    for inner, part in values.items():
+        if isinstance(part, dict):
+            yield from _comparisons(f"{name} {inner}", part)
 
 
 def _decode(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
@@ -40,7 +49,7 @@ def _decode(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, 
     from latentomni.runtime import Runtime
 
     runtime = Runtime.load(args.model)
-    about.update(model=runtime.thinker.name, weights=runtime.thinker.weights, device=str(runtime.thinker.device))
+    _describe(runtime.thinker, about)
     return bench_decode(runtime, seed=args.seed, **repeats)
 
 
@@ -50,4 +59,17 @@ def _media(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, A
     return bench_media(seed=args.seed, **repeats)
 
 
-_BENCHES: dict[str, Callable[..., dict[str, Any]]] = {"decode": _decode, "media": _media}
+def _train(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
+    from latentomni import checkpoints
+    from latentomni.bench.train import bench_train
+
+    thinker = checkpoints.load(args.model)
+    _describe(thinker, about)
+    return bench_train(thinker, args.model, seed=args.seed, **repeats)
+
+
+def _describe(thinker: Any, about: dict[str, Any]) -> None:
+    about.update(model=thinker.name, weights=thinker.weights, device=str(thinker.device))
+
+
+_BENCHES: dict[str, Callable[..., dict[str, Any]]] = {"decode": _decode, "media": _media, "train": _train}
