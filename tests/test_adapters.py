@@ -17,8 +17,6 @@ from latentomni.processing import add_question, new_sequence
 from latentomni.runtime import Runtime
 
 LINEAR_LAYERS = 4 * 7  # of nano's layout, which is the smallest that bitsandbytes can store
-HEAD = {"head.weight", "head.bias"}
-ROWS = {"model.language_model.embed_tokens.latent_rows", "lm_head.latent_rows"}
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +27,8 @@ def base(tokenizer, tmp_path_factory):
     return str(folder)
 
 
-def load(base, quantization="none", **changes):
-    thinker = checkpoints.load(base, device="cpu", quantization=quantization)
+def load(base, quantization="none", dtype=None, **changes):
+    thinker = checkpoints.load(base, device="cpu", quantization=quantization, dtype=dtype)
     return add_lora(thinker, LoraSpec(**{"rank": 2, **changes}))
 
 
@@ -84,17 +82,20 @@ def test_an_untrained_adapter_changes_nothing(base, make_clip):
     (logits, latents), (new_logits, new_latents) = outputs(plain, sequence), outputs(adapted, sequence)
     assert torch.equal(new_latents, latents)
     torch.testing.assert_close(new_logits, logits, rtol=0, atol=1e-5)  # three of them by a product of their own
-    assert adapted.text_model is adapted.model.model.language_model
     assert torch.equal(adapted.embed(torch.arange(100)), plain.embed(torch.arange(100)))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("quantization", ["none", "int8", "nf4"])
-def test_a_step_changes_what_is_trained_and_nothing_else(base, make_clip, quantization):
-    thinker = load(base, quantization)
+def test_a_step_changes_what_is_trained_and_nothing_else(base, make_clip, quantization, dtype):
+    thinker = load(base, quantization, dtype)
     before, trained = state(thinker), parameters(thinker)
-    lora = {name for name in trained if ".lora_" in name}
-    assert len(lora) == 2 * LINEAR_LAYERS and all(name.startswith("model.language_model.layers.") for name in lora)
-    assert set(trained) == lora | ROWS | HEAD
+    language_model = {id(p) for p in thinker.text_model.layers.parameters()}
+    lora = {name for name, p in trained.items() if ".lora_" in name and id(p) in language_model}
+    assert len(lora) == 2 * LINEAR_LAYERS
+    others = {name: p for name, p in trained.items() if name not in lora}
+    rows = [layer.latent_rows for layer in (thinker.text_model.embed_tokens, thinker.model.lm_head)]
+    assert set(map(id, others.values())) == set(map(id, [*rows, *thinker.head.parameters()]))
     assert {p.dtype for p in trained.values()} == {torch.float32}
 
     for _ in range(2):  # LoRA's first factors move only once the second ones are no longer zero
@@ -165,6 +166,8 @@ def test_an_adapter_trained_on_4_bits_is_loaded_on_4_bits_unless_told_otherwise(
 @torch.no_grad()
 def test_peft_itself_reads_an_adapter(base, make_clip, tmp_path):
     thinker = load(base, train_tokens=False)
+    if thinker.text_model is thinker.model.model:
+        pytest.skip("the modules of older transformers have other names")
     with torch.enable_grad():
         step(thinker, row(thinker, make_clip(0)), rate=0.1)
     save_adapter(thinker, tmp_path, base)
