@@ -59,7 +59,7 @@ _CLOSING = {
     "shape": "The shape is a {answer}.",
     "place": "It is at the {answer}.",
     "sound": "It is a {answer}.",
-    "sync": "I see the {seen}, so {answer}.",
+    "sync": "I look for the {object}, I see the {seen}, so {answer}.",
     "count": "It plays {answer}.",
     "order": "{Then} the object is {answer}.",
     "pair": "First {first}, then {second}.",
@@ -218,7 +218,7 @@ def _closing(family: str, answer: str, scene: Scene, other: Scene | None) -> str
         return "It is a series of clicks."
     first, _, second = answer.partition(" and ")
     then = "Then" if _way(scene, other or scene) == "after" else "Before that"
-    return _CLOSING[family].format(answer=answer, seen=scene.object, first=first, second=second, Then=then)
+    return _CLOSING[family].format(answer=answer, object=(other or scene).object, seen=scene.object, first=first, second=second, Then=then)
 
 
 def _steps(family: str, scene: Scene, other: Scene | None) -> tuple[Step, ...]:

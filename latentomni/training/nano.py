@@ -40,11 +40,12 @@ _OFTEN = {"sound": 2, "count": 2, "order": 2}  # finding an object by two words,
 _ANCHORS = Phase(noise=0.1)
 
 
-def _mix(clips: int, latent: int, text_cot: int = 0, direct: int = 0, narrate: float = 0.0, talk: float = 0.0, verdict: bool = False) -> dict:
+def _mix(clips: int, latent: int, text_cot: int = 0, direct: int = 0, narrate: float = 0.0, talk: float = 0.0, sync: str = "brief") -> dict:
     """clips: rows per step. latent, text_cot, direct: questions per row in each mode. narrate: share of steps with narration.
-    talk: share of rows asked as one conversation instead of apart. verdict: "so yes" and "so no" are weighed as a group of their own;
-    as one word among the hundreds of a step's answers, the word that decides is never learned (docs/LOG.md)."""
-    return {"clips": clips, "latent": latent, "text_cot": text_cot, "direct": direct, "narrate": narrate, "talk": talk, "verdict": verdict}
+    talk: share of rows asked as one conversation instead of apart. sync: how a yes-or-no question is closed. "brief": only what is seen is
+    said before the decision. "weighed": the same, and the decision is a group of the loss by itself. "whole": what is asked for is said,
+    too, right before what is seen; the other two are never learned (docs/LOG.md)."""
+    return {"clips": clips, "latent": latent, "text_cot": text_cot, "direct": direct, "narrate": narrate, "talk": talk, "sync": sync}
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ class NanoRecipe:
         Stage("localise", 500, 1e-3, _ANCHORS, _mix(8, 6, narrate=0.1)),
         Stage("widen", 400, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2)),
         Stage("feedback", 250, 1e-3, Phase("jacobi", 9, share=0.85, noise=0.1), _mix(8, 5, 1, 1)),
-        Stage("practise", 600, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2, verdict=True)),
-        Stage("settle", 300, 8e-4, Phase("rollout", share=0.85, noise=0.1), _mix(8, 5, 1, 1, verdict=True)),
-        Stage("polish", 120, 3e-4, Phase("rollout", share=0.95), _mix(8, 5, 1, 1, verdict=True)),
+        Stage("practise", 600, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2, sync="weighed")),
+        Stage("settle", 300, 8e-4, Phase("rollout", share=0.85, noise=0.1), _mix(8, 5, 1, 1, sync="whole")),
+        Stage("polish", 120, 3e-4, Phase("rollout", share=0.95), _mix(8, 5, 1, 1, sync="whole")),
     ))  # fmt: skip
 
 
@@ -76,19 +77,24 @@ def nano_tokenizer(recipe: NanoRecipe):
     for seed in range(400):
         world = sample_world(seed, "train")
         lines.append(narration(world))
-        lines += [f"{q.text} {' '.join(s.lead for s in q.steps)} {q.closing}" for q in questions(world)]
+        lines += [f"{q.text} {' '.join(s.lead for s in q.steps)} {_closing(q, 'brief')}" for q in questions(world)]
     return checkpoints.build_tokenizer(lines, recipe.vocabulary)
 
 
-def question_turn(question: Question, mode: Mode, *, verdict: bool = False) -> Turn:
-    """A question with its reasoning as training and generation have it; verdict: see `_mix`."""
+def question_turn(question: Question, mode: Mode, sync: str = "whole") -> Turn:
+    """A question with its reasoning as training and generation have it; sync: see `_mix`."""
     parts = [part for s in question.steps for part in (s.lead, Segment(s.window, s.asked, s.seen))]
     if mode is Mode.DIRECT:
         parts = parts[1::2]
-    if verdict and question.family == "sync":
-        seen, comma, decision = question.closing.partition(",")
-        return Turn(question.text, mode, (*parts, seen + comma, decision), "verdict")
-    return Turn(question.text, mode, (*parts, question.closing))
+    closing = _closing(question, sync)
+    if question.family == "sync" and sync != "brief":
+        said, comma, decision = closing.rpartition(",")
+        return Turn(question.text, mode, (*parts, said + comma, decision), "verdict")
+    return Turn(question.text, mode, (*parts, closing))
+
+
+def _closing(question: Question, sync: str) -> str:
+    return question.closing if question.family != "sync" or sync == "whole" else question.closing.partition(", ")[2]
 
 
 def train_nano(out: Path, recipe: NanoRecipe | None = None, *, resume: bool = False) -> dict:
@@ -144,13 +150,13 @@ def _fit_language(thinker: Thinker, pool: ClipPool, recipe: NanoRecipe, out: Pat
 
 
 def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, clips: int, latent: int, text_cot: int, direct: int,
-          narrate: float, talk: float, verdict: bool) -> Batch:  # fmt: skip
+          narrate: float, talk: float, sync: str) -> Batch:  # fmt: skip
     """One step's rows: the same number of questions in each mode about every clip."""
     modes = [Mode.LATENT] * latent + [Mode.TEXT_COT] * text_cot + [Mode.DIRECT] * direct
     is_narrated = rng.random() < narrate
     examples = []
     for i in pool.draw(rng, clips):
-        turns = [question_turn(q, mode, verdict=verdict) for q, mode in zip(_choose(rng, pool.questions[i], len(modes)), modes, strict=True)]
+        turns = [question_turn(q, mode, sync) for q, mode in zip(_choose(rng, pool.questions[i], len(modes)), modes, strict=True)]
         turns = [turns[k] for k in rng.permutation(len(turns))]
         if is_narrated:
             turns.append(Turn("Describe the clip.", Mode.DIRECT, (narration(pool.worlds[i]),), "narration"))

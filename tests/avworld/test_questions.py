@@ -20,7 +20,7 @@ HELDOUT = heldout_questions()
 
 
 def test_the_held_out_benchmark_is_fixed() -> None:
-    assert truth_sha256(HELDOUT) == "7bfc393c8ecca96d8f5144867e134e1ff2741cb7910dcdfa557047efa9a8c2a0"
+    assert truth_sha256(HELDOUT) == "b71750f4e77cec4a011b374ebc3a5e6898a61e8357cbfabe3711d4217d8f6465"
 
 
 def test_the_benchmark_is_balanced() -> None:
@@ -105,7 +105,7 @@ def test_yes_and_no_name_combinations_equally_familiar_to_training() -> None:
         ("sound", "It is a series of clicks.", "clicks"),
         ("sync", "Nothing says so: no.", "no"),
         ("sync", "not that I know", None),
-        ("sync", "I see the blue circle, so no.", "no"),
+        ("sync", "I look for the red star, I see the blue circle, so no.", "no"),
         ("count", "Three times, or twice.", "three times"),
         ("count", "many times", None),
         ("order", "Before that the object is purple.", "purple"),
