@@ -131,6 +131,7 @@ def _load_folder(folder: Path, name: str, device: str, dtype: torch.dtype, quant
     add_latent_tokens(tokenizer, config.text_config.vocab_size)
     model = _read_model(folder, config, device, dtype, quantization)
     mel = WhisperFeatureExtractor(feature_size=config.audio_config.num_mel_bins)
+    name = folder.resolve().name if folder == Path(name) else name  # a hub id stays whole
     return Thinker(model, tokenizer, mel, LatentSpec(), VideoSpec(), None, name, "pretrained")
 
 
