@@ -139,7 +139,9 @@ class Thinker:
 
     def forward(self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: DynamicCache | None = None) -> torch.Tensor:
         """Last hidden state (B, T, D) after the final norm. positions: (3, B, T). mask: (B, T, K) bool, None for plain causal."""
-        attention = {"full_attention": None if mask is None else mask[:, None]}
+        if mask is not None:  # as numbers, once: every layer would make its own of a boolean mask, and keep it for the backward pass
+            mask = embeds.new_zeros(mask.shape).masked_fill_(~mask, -torch.inf)[:, None]
+        attention = {"full_attention": mask}
         return self.text_model(
             inputs_embeds=embeds, position_ids=positions, attention_mask=attention, past_key_values=cache, use_cache=cache is not None
         ).last_hidden_state
