@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import is_offline_mode, snapshot_download
+from huggingface_hub import HfApi, constants, is_offline_mode, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import (
     AutoTokenizer,
@@ -91,6 +91,7 @@ def _fetch(hub_id: str) -> Path:
     if is_offline_mode():
         raise CheckpointError(f"'{hub_id}' is not on this machine and HF_HUB_OFFLINE forbids to fetch it; unset it, or give a folder.")
     try:
+        HfApi().model_info(hub_id, timeout=constants.HF_HUB_ETAG_TIMEOUT)  # the snapshot's own first question would wait for ever
         return _snapshot(hub_id)
     except RepositoryNotFoundError as error:
         raise CheckpointError(f"'{hub_id}' is neither a folder here nor a model that the hub shows you; check the name, or log in "

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -325,6 +326,14 @@ def test_a_hub_model_that_cannot_be_had_is_refused_in_a_sentence(hub, name):
     hub.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match=rf"^'{name}' is not on this machine and HF_HUB_OFFLINE forbids to fetch it"):
         checkpoints.load(name)
+
+
+def test_a_silent_hub_is_not_waited_for(hub):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        hub.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        hub.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.1)
+        with pytest.raises(CheckpointError, match=r"^'org/none' is not on this machine and cannot be fetched \(.*timed out"):
+            checkpoints.load("org/none")
 
 
 def test_a_model_that_the_hub_does_not_know_is_refused_in_a_sentence(hub):
