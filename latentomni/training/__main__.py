@@ -2,10 +2,9 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
-
-from accelerate import PartialState
 
 from latentomni.errors import LatentOmniError
 from latentomni.training.finetune import finetune
@@ -17,19 +16,20 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns 0, or 2 for bad input. The main process alone speaks; its last line is JSON."""
     args = _parser().parse_args(arguments)
     changes = {key: value for key in ("model", "data") if (value := getattr(args, key)) is not None}
-    state = PartialState()
+    is_main = os.environ.get("RANK", "0") == "0"  # accelerate's own state would be set up before the run can set it up
     try:
         recipe = read_recipe(args.recipe, changes)
         if args.dry_run:
-            done = make_plan(recipe, state.num_processes) if state.is_main_process else {}
-            state.print(*(describe(done) if done else ()), sep="\n")
+            done = make_plan(recipe, int(os.environ.get("WORLD_SIZE", "1"))) if is_main else {}
+            print(*(describe(done) if is_main else ()), sep="\n", end="\n" * is_main)
         else:
             done = finetune(recipe, args.out, resume=args.resume)
     except LatentOmniError as error:
-        if state.is_main_process:
+        if is_main:
             print(error, file=sys.stderr)
         return 2
-    state.print(json.dumps(done))
+    if is_main:
+        print(json.dumps(done))
     return 0
 
 

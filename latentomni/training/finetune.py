@@ -46,8 +46,9 @@ def finetune(recipe: TrainRecipe, out: Path, *, resume: bool = False) -> dict[st
     _check_sharding(recipe, thinker, accelerator)
     losses = fit(objective, recipe.stages, source.draw, out, recipe.fit, resume=resume, accelerator=accelerator)
     _save(recipe, thinker, objective, out / _CHECKPOINT, accelerator)
-    return {"steps": recipe.steps, "losses": losses, "checkpoint": str(out / _CHECKPOINT), "model": recipe.model,
-            "weights": thinker.weights, "device": str(accelerator.device), "seed": recipe.fit.seed}  # fmt: skip
+    accelerator.end_training()
+    return {"steps": recipe.steps, "processes": accelerator.num_processes, "losses": losses, "checkpoint": str(out / _CHECKPOINT),
+            "model": recipe.model, "weights": thinker.weights, "device": str(accelerator.device), "seed": recipe.fit.seed}  # fmt: skip
 
 
 def adapted(thinker: Thinker, recipe: TrainRecipe) -> Thinker:

@@ -90,10 +90,15 @@ def fit(
     """Train what requires a gradient in `module`; returns the last means of all terms.
 
     module(batch, phase, seed) -> (sums of terms, latents that were fed); module.counts(batch) -> how many each is over;
-    module.weight(term) -> its weight. draw(stage, step) -> this step's micro-batches, the same on every process, of
-    which process r of w takes r, r + w, ...; the others are not asked for. Writes `out`/log.jsonl, a line per `log_every` steps, and `out`/state.
+    module.weight(term) -> its weight. draw(stage, step) -> this step's micro-batches, the same on every process, of which process
+    r of w takes r, r + w, ...; the others are not asked for. accelerator: made here, and ended, unless given. Writes
+    `out`/log.jsonl, a line per `log_every` steps, and `out`/state.
     """
-    return _Fit(module, stages, draw, out, spec, accelerator or make_accelerator(spec, out), on_stage_end).run(resume)
+    used = accelerator or make_accelerator(spec, out)
+    means = _Fit(module, stages, draw, out, spec, used, on_stage_end).run(resume)
+    if accelerator is None:
+        used.end_training()
+    return means
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
@@ -128,7 +133,6 @@ class _Fit:
             self.accelerator.wait_for_everyone()
             self.stage, self.step = self.stage + 1, 0
             self._save()
-        self.accelerator.end_training()
         return means
 
     def _run_stage(self, stage: Stage) -> dict[str, float]:

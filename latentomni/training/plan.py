@@ -77,11 +77,13 @@ def _layout(recipe: TrainRecipe) -> Thinker:
 
 def _parameters(thinker: Thinker) -> dict[str, dict[str, int]]:
     """Of each part: all, and those that are trained."""
-    text, counts = thinker.text_model, {}
-    modules = {"embedding": text.embed_tokens, "layers": text.layers, "output": thinker.model.lm_head,
+    counts: dict[str, dict[str, int]] = {}
+    modules = {"embedding": thinker.text_model.embed_tokens, "layers": thinker.text_model, "output": thinker.model.lm_head,
                "vision": thinker.towers.visual, "audio": thinker.towers.audio_tower, "latent_head": thinker.head}  # fmt: skip
     for part, module in modules.items():
         for name, p in module.named_parameters() if module is not None else ():
+            if part == "layers" and name.startswith("embed_tokens."):
+                continue
             counted = counts.setdefault("adapter" if "lora_" in name or name == "latent_rows" else part, {"all": 0, "trained": 0})
             counted["all"] += p.numel()
             counted["trained"] += p.numel() * p.requires_grad

@@ -1,11 +1,7 @@
 """Rows to micro-batches: nothing is lost, budgets hold, processes agree, and how rows are put together changes no loss."""
 
-import json
-import wave
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -20,30 +16,14 @@ from latentomni.training.examples import build_example
 from latentomni.training.feedback import Phase
 from latentomni.training.losses import LossSpec, Objective
 from latentomni.training.recipes import read_recipe
-from latentomni.training.records import LATENT_PAIR, read_records
+from latentomni.training.records import read_records
 from latentomni.training.source import MicroBatches, Source, split_batches
-from tests.training.conftest import ONE, TWO
-
-CLIPS = sorted((Path(__file__).parents[2] / "examples").glob("*.mp4"))[:2]
-
-
-def row(media, blocks, question="What is seen while the bell rings?"):
-    segment = {"start_s": 0.0, "end_s": 2.0, "caption": "red circle, bell.", "asked": "bell"}
-    answer = f"The bell. {LATENT_PAIR} " * blocks + "The object is red."
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return {"media": str(media), "messages": messages, "segments": [segment] * blocks}
+from tests.training.conftest import CLIPS, ONE, TWO
 
 
 @pytest.fixture(scope="session")
-def records(tmp_path_factory):
-    """Seven rows about two videos and a sound, with no block to two."""
-    folder = tmp_path_factory.mktemp("data")
-    with wave.open(str(folder / "a.wav"), "wb") as sound:
-        sound.setparams((1, 2, 16000, 0, "NONE", ""))
-        sound.writeframes((np.random.default_rng(0).normal(0, 3000, 16000 * 3)).astype("<i2").tobytes())
-    rows = [row(CLIPS[0], 1), row("a.wav", 2), row(CLIPS[1], 0), row("a.wav", 1), row("a.wav", 0), row("a.wav", 1, "Bell?"), row(CLIPS[0], 2)]
-    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return read_records(folder / "train.jsonl")
+def records(train_file):
+    return read_records(train_file)
 
 
 def recipe(**changes):
