@@ -84,7 +84,7 @@ def _question(parts: dict[str, gr.Component]) -> list[gr.Component]:
     parts["suggestions"] = Suggestions(elem_id="suggestions")
     plain = SamplingSpec()
     mode = gr.Radio(
-        [("In latents", str(Mode.LATENT)), ("In words", str(Mode.TEXT_COT)), ("Directly", str(Mode.DIRECT))],
+        [("Latents", str(Mode.LATENT)), ("Words", str(Mode.TEXT_COT)), ("Direct", str(Mode.DIRECT))],
         value=str(Mode.LATENT),
         label=LABELS["mode"],
         elem_id="mode",
