@@ -37,16 +37,17 @@ class Feedback:
 
     def patched(self, vectors: torch.Tensor) -> torch.Tensor:
         """(B, T, D) hidden states with `vectors` (n, D) in the slots: one pass over the rest behind the shared prefix, with gradient."""
-        return self.whole(self.hidden, self.feed(self.rest, vectors, self.cache, [self.prefix]))
+        return self.whole(self.hidden, self.feed(self.rest, vectors, self.cache, self.prefix))
 
     def whole(self, prefix: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
         """(B, T, D) from the values (B, P, D) of the prefix and (B, R, D) of the rest; 0 at padding."""
         return _put(_put(torch.zeros_like(self.embeds), self.prefix, prefix), self.rest, rest)
 
-    def feed(self, index: torch.Tensor, vectors: torch.Tensor, cache: DynamicCache, before: list[torch.Tensor]) -> torch.Tensor:
-        """(B, m, D) of the tokens `index` (B, m) behind the keys of `before` in the cache, which grows."""
+    def feed(self, index: torch.Tensor, vectors: torch.Tensor, cache: DynamicCache, before: torch.Tensor) -> torch.Tensor:
+        """(B, m, D) of the tokens `index` (B, m) behind the keys of the tokens `before` (B, k) in the cache, which grows."""
         layout, device = self.batch.layout, self.embeds.device
-        query, keys = _chosen(layout, index), _joined([*(_chosen(layout, i) for i in before), _chosen(layout, index)])
+        keys = _chosen(layout, torch.cat([before, index], 1))
+        query = keys.slice(before.shape[1], keys.order.shape[1])
         at = index.clamp_min(0).to(device)
         positions = self.batch.positions.gather(2, at.expand(3, -1, -1))
         tokens = self.embeds.gather(1, at[..., None].expand(-1, -1, self.embeds.shape[-1]))
@@ -62,7 +63,7 @@ def open_prefix(thinker: Thinker, batch: Batch, *, grad: bool) -> Feedback:
     with nullcontext() if grad else torch.no_grad():
         embeds = batch.embeds(thinker, batch.anchors)
         cut = Feedback(thinker, batch, embeds, prefix, rest, chunks, cache, torch.empty(0))
-        return replace(cut, hidden=cut.feed(prefix, batch.anchors, cache, []))
+        return replace(cut, hidden=cut.feed(prefix, batch.anchors, cache, prefix[:, :0]))
 
 
 @torch.no_grad()
@@ -74,7 +75,7 @@ def jacobi(feedback: Feedback, passes: int, start: torch.Tensor | None = None) -
     vectors = _predicted(feedback, feedback.prefix, feedback.hidden, start.to(feedback.hidden.dtype))
     index = torch.cat(feedback.chunks, 1) if feedback.chunks else torch.zeros(len(batch.ids), 0, dtype=torch.long)
     for _ in range(passes if index.shape[1] else 0):
-        hidden = feedback.feed(index, vectors, cache, [feedback.prefix])
+        hidden = feedback.feed(index, vectors, cache, feedback.prefix)
         cache.crop(-index.shape[1])
         vectors = _predicted(feedback, index, hidden, vectors)
     return vectors
@@ -83,13 +84,13 @@ def jacobi(feedback: Feedback, passes: int, start: torch.Tensor | None = None) -
 def rollout(feedback: Feedback, *, grad: bool = False) -> torch.Tensor:
     """(n, D) latents of exact sequential feedback, as decoding makes them: one step per latent, all strands of all rows at once.
     grad: back through every step (the reference that the passes above save)."""
-    batch, thinker, fed = feedback.batch, feedback.thinker, [feedback.prefix]
+    batch, thinker, fed = feedback.batch, feedback.thinker, feedback.prefix
     with nullcontext() if grad else torch.no_grad():
         cache = _detached(feedback.cache, thinker, keep_graph=grad)
         vectors = _predicted(feedback, feedback.prefix, feedback.hidden, batch.anchors.to(feedback.hidden.dtype))
         for index in feedback.chunks:
             hidden = feedback.feed(index, vectors, cache, fed)
-            fed = [*fed, index]
+            fed = torch.cat([fed, index], 1)
             vectors = _predicted(feedback, index, hidden, vectors)
     return vectors
 
@@ -141,12 +142,12 @@ def _as_decoding(thinker: Thinker) -> Iterator[None]:
 
 def _cut(batch: Batch) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
     """Token indices of the prefix, of the rest, and of the chunks of the rollout."""
-    kinds, predictors = batch.layout.kind, set(zip(batch.latents[0].tolist(), batch.latents[1].tolist(), strict=True))
+    kinds, predictors = batch.layout.kind.tolist(), set(zip(batch.latents[0].tolist(), batch.latents[1].tolist(), strict=True))
     prefixes, rests, steps = [], [], []
     for b in range(len(kinds)):
         prefix, rest, chunks = [], [], []
         for strand in _strands(batch.layout, b):
-            slots = [i for i in strand if kinds[b, i] == Kind.LATENT]
+            slots = [i for i in strand if kinds[b][i] == Kind.LATENT]
             first, last = (slots[0], slots[-1]) if slots else (strand[-1] + 1, 0)
             prefix += [i for i in strand if i < first]
             rest += [i for i in strand if i >= first]
@@ -187,10 +188,6 @@ def _chosen(layout: Layout, index: torch.Tensor) -> Layout:
     chosen = layout.select(index.clamp_min(0))
     order = torch.where(index < 0, -1 - torch.arange(index.shape[1]), chosen.order)  # each sees itself alone
     return Layout(order, torch.where(index < 0, int(Kind.PAD), chosen.kind), *(getattr(chosen, f.name) for f in fields(Layout)[2:]))
-
-
-def _joined(layouts: list[Layout]) -> Layout:
-    return Layout(*(torch.cat([getattr(x, f.name) for x in layouts], 1) for f in fields(Layout)))
 
 
 def _put(target: torch.Tensor, index: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
