@@ -43,7 +43,7 @@ def finetune(recipe: TrainRecipe, out: Path, *, resume: bool = False) -> dict[st
     objective = Objective(thinker, recipe.losses)
     if objective.log_sharpness is not None:  # sharding takes no scalars
         objective.log_sharpness = torch.nn.Parameter(objective.log_sharpness.detach()[None])
-    _check_sharding(recipe, thinker, accelerator)
+    _prepare_sharding(recipe, thinker, accelerator)
     losses = fit(objective, recipe.stages, source.draw, out, recipe.fit, resume=resume, accelerator=accelerator)
     _save(recipe, thinker, objective, out / _CHECKPOINT, accelerator)
     accelerator.end_training()
@@ -106,8 +106,8 @@ def _shown(paths: list[Path], accelerator: Accelerator) -> Iterable[Path]:
     return tqdm(paths, desc="encode clips", mininterval=5, leave=False, disable=not accelerator.is_main_process)
 
 
-def _check_sharding(recipe: TrainRecipe, thinker: Thinker, accelerator: Accelerator) -> None:
-    """Sharded processes wait for one another in every pass, so each must make as many passes as the others do."""
+def _prepare_sharding(recipe: TrainRecipe, thinker: Thinker, accelerator: Accelerator) -> None:
+    """Refuse what does not work sharded: processes wait for one another in every pass, so each must make as many as the others."""
     if accelerator.distributed_type is not DistributedType.FSDP:
         return
     plugin = accelerator.state.fsdp_plugin
@@ -118,6 +118,8 @@ def _check_sharding(recipe: TrainRecipe, thinker: Thinker, accelerator: Accelera
     require(recipe.gradient_checkpointing, "FSDP needs gradient_checkpointing true: it makes one backward pass per process.")
     require(not recipe.train_towers, "towers are not trained under FSDP; launch it without, or with DeepSpeed.")
     plugin.ignored_modules = [thinker.towers.visual, thinker.towers.audio_tower]  # they run outside the step
+    if plugin.mixed_precision_policy:  # losses are summed in float32, and stay so
+        plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, output_dtype=None)
 
 
 def _save(recipe: TrainRecipe, thinker: Thinker, objective: Objective, folder: Path, accelerator: Accelerator) -> None:
