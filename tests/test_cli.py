@@ -172,11 +172,12 @@ def test_what_a_trace_says_cannot_steer_the_terminal(asked, tmp_path, capsys):
 
 
 def test_train_dry_run_says_what_would_be_done(tmp_path):
-    stage = {"name": "vision", "steps": 3, "clips": 2, "lr": 0.001}
-    (tmp_path / "recipe.json").write_text(json.dumps({"pool": 8, "stages": [stage]}))
+    tower = {"name": "vision", "steps": 3, "lr": 0.001, "draw": {"clips": 2}}
+    stage = {"name": "settle", "steps": 4, "lr": 0.001, "phase": {"kind": "rollout"}, "draw": {"clips": 2}}
+    (tmp_path / "recipe.json").write_text(json.dumps({"pool": 8, "towers": [tower], "stages": [stage]}))
     out = tmp_path / "run"
     report = run("train", "nano", "--dry-run", "--config", tmp_path / "recipe.json", "--seed", "5", "--out", out)
-    assert (report["steps"], report["losses"], report["seed"]) == (3, {}, 5)
+    assert (report["steps"], report["losses"], report["seed"]) == (7, {}, 5)
     assert report["checkpoint"] == str(out / "checkpoint")
     assert not out.exists()
 
