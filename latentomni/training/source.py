@@ -7,7 +7,7 @@ B rows, T tokens.
 import math
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -103,11 +103,16 @@ class Source:
         if not self.recipe.train_towers:
             return make_batch(self.thinker, [self._example(n, self._features(self.records[n].media)) for n in numbers], packs)
         clips = [self._read(self.records[n].media) for n in numbers]
-        examples = [self._example(n, self.thinker.encode_clip(clip)) for n, clip in zip(numbers, clips, strict=True)]
+        examples = [self._example(n, self._encoded(clip)) for n, clip in zip(numbers, clips, strict=True)]
         return make_batch(self.thinker, examples, packs, lambda k: self.thinker.encode_clip(clips[k], grad=True))
 
     def _features(self, path: Path) -> ClipFeatures:
-        return self.cache.features(path) if self.cache else self.thinker.encode_clip(self._read(path))
+        return self.cache.features(path) if self.cache else self._encoded(self._read(path))
+
+    def _encoded(self, clip: Clip) -> ClipFeatures:
+        """On the CPU, where all of a step's features wait for their turn."""
+        found = self.thinker.encode_clip(clip)
+        return replace(found, visual=found.visual.cpu(), audio=found.audio.cpu())
 
     def _read(self, path: Path) -> Clip:
         video = self.thinker.video

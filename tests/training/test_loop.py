@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from latentomni.errors import RequestError
 from latentomni.training.batches import make_batch
 from latentomni.training.examples import build_example
 from latentomni.training.feedback import Phase
-from latentomni.training.loop import FitSpec, Stage, fit, learning_rate
+from latentomni.training.loop import FitSpec, Stage, fit, learning_rate, make_accelerator
 from latentomni.training.losses import LossSpec, Objective
 from tests.training.conftest import ALOUD, DIRECT, ONE, TWO
 
@@ -194,3 +195,9 @@ def test_the_learning_rate_warms_up_and_falls_to_a_tenth_once_or_in_every_stage(
 def test_settings_out_of_bounds_are_refused(wrong):
     with pytest.raises(RequestError, match=next(iter(wrong))):
         FitSpec(**wrong)
+
+
+@pytest.mark.skipif(find_spec("trackio") is not None, reason="it is installed here")
+def test_a_logger_that_is_not_installed_is_named_with_its_remedy(tmp_path):
+    with pytest.raises(RequestError, match="log_with is trackio, which is not installed; `pip install trackio`"):
+        make_accelerator(FitSpec(log_with="trackio"), tmp_path)
