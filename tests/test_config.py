@@ -23,7 +23,7 @@ from latentomni.errors import RequestError
         (lambda: SamplingSpec(top_p=0), "top_p"),
         (lambda: SamplingSpec(max_new_tokens=0), "max_new_tokens"),
         (lambda: SamplingSpec(max_blocks=65), "max_blocks"),
-        (lambda: Mode("loud"), "'loud'.*latent, direct"),
+        (lambda: Mode("loud"), "'loud'.*latent, text-cot, direct"),
     ],
 )  # fmt: skip
 def test_settings_out_of_bounds_are_refused(make, message):
