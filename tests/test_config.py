@@ -47,5 +47,5 @@ def test_a_spec_reads_back_from_plain_values(flow, positions):
 
 
 def test_names_print_as_they_are_written():
-    assert [str(m) for m in Mode] == ["latent", "direct"]
+    assert [str(m) for m in Mode] == ["latent", "text-cot", "direct"]
     assert f"{AttentionFlow('strict')}" == "strict"
