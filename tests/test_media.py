@@ -345,7 +345,7 @@ def test_odd_names_and_broken_tags_do_no_harm(tmp_path: Path) -> None:
     path = write(tmp_path / "tagged.mkv", "libx264", tags={"title": "TITLETITLE"})
     assert b"TITLETITLE" in path.read_bytes()
     odd = tmp_path / "https: 100 %d ä.mkv"
-    odd.write_bytes(path.read_bytes().replace(b"TITLETITLE", b"\xff\xfe\xfd\xc3TITLE"))
+    odd.write_bytes(path.read_bytes().replace(b"TITLETITLE", b"\xff\xfe\xfd\xc3TITLED"))
     clip = read_clip(odd)
     assert clip.name == odd.name and len(clip.frames) == 6
 
