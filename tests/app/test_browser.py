@@ -12,6 +12,7 @@ from app.ui import build, launch
 
 playwright = pytest.importorskip("playwright.sync_api")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# a browser is no Python package, so the test extras cannot bring it; continuous integration installs one
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 CELL = ".li-cell:not(.is-pending)"

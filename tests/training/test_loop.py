@@ -197,6 +197,7 @@ def test_settings_out_of_bounds_are_refused(wrong):
         FitSpec(**wrong)
 
 
+# trackio is no requirement of the project; where a developer has it, there is nothing to refuse
 @pytest.mark.skipif(find_spec("trackio") is not None, reason="it is installed here")
 def test_a_logger_that_is_not_installed_is_named_with_its_remedy(tmp_path):
     with pytest.raises(RequestError, match="log_with is trackio, which is not installed; `pip install trackio`"):

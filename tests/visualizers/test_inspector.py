@@ -10,6 +10,7 @@ from visualizers.view import view
 
 playwright = pytest.importorskip("playwright.sync_api")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# a browser is no Python package, so the test extras cannot bring it; continuous integration installs one
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 LAYOUT = """[...document.querySelectorAll(".li-card, .li-cell")]
     .map(node => [node.offsetTop, node.offsetLeft, node.offsetHeight])"""
