@@ -15,15 +15,13 @@ import torch
 
 from latentomni.attention_flow import FLOW_CODES, Kind
 from latentomni.clock import SAMPLE_RATE_HZ, WINDOW_STEP_S, Window
-from latentomni.config import AttentionFlow, Mode
-from latentomni.modeling import Thinker
-from latentomni.processing import add_question, new_sequence
+from latentomni.config import AttentionFlow
 from latentomni.sequence import ClipFeatures, Sequence
 
 if TYPE_CHECKING:
     from latentomni.media import Clip
 
-__all__ = ["Arm", "Material", "black_out", "intervene", "other_window", "rebuild", "reopen"]
+__all__ = ["Arm", "Material", "black_out", "intervene", "other_window", "reopen"]
 
 
 class Arm(str, Enum):
@@ -165,22 +163,6 @@ def reopen(row: Sequence, block: int, clip: ClipFeatures) -> Sequence:
     cut = _up_to(row, end)
     del cut.windows[block:], cut.latents[block * row.spec.n_latents :]
     return replace(cut, clip=clip)
-
-
-def rebuild(thinker: Thinker, clip: ClipFeatures, question: str, blocks: Iterable[tuple[list[int], Window, torch.Tensor]]) -> Sequence:
-    """The row of a recorded run up to its last close. `blocks`: token ids of the words before each block, its window and
-    its (K, D) latents."""
-    row = new_sequence(clip, thinker.spec, thinker.ids, thinker.encode_text)
-    add_question(row, question, Mode.LATENT, thinker.encode_text)
-    for words, window, latents in blocks:
-        row.add_text(words)
-        row.open_block()
-        if thinker.spec.writes_window:
-            row.add_window_tokens(thinker.encode_text(str(window)))
-        row.add_latents(window)
-        row.latents += latents.to(thinker.device, thinker.dtype)
-        row.close_block()
-    return row
 
 
 def black_out(clip: "Clip", window: Window) -> "Clip":

@@ -12,7 +12,7 @@ from latentomni.clock import Window
 from latentomni.config import AttentionFlow, LatentSpec, Mode, PositionVariant, SamplingSpec
 from latentomni.events import LatentClosed
 from latentomni.generation import generate, read_prefix, score
-from latentomni.interventions import Arm, Material, black_out, intervene, other_window, rebuild, reopen
+from latentomni.interventions import Arm, Material, black_out, intervene, other_window, reopen
 from latentomni.processing import add_question, new_sequence
 from latentomni.sequence import collate
 
@@ -268,22 +268,6 @@ def test_a_score_is_the_log_probability_of_every_word(tiny64, finished, material
     for given in (None, prefix):
         intact = [apply(row, Arm.INTACT, material) for row in rows]
         assert score(tiny64, intact, texts, given) == pytest.approx(expected, abs=1e-4)  # logits are judged in float32
-
-
-def test_a_recorded_run_is_rebuilt(tiny64, make_clip, material):
-    row, words = ask(tiny64, make_clip(0)), tiny64.encode_text("From")
-    windows = [Window(1.0, 3.0), Window(0.5, 2.0)]
-    for window in windows:
-        row.add_text(words)
-        row.open_block()
-        row.add_window_tokens(tiny64.encode_text(str(window)))
-        events = generate(tiny64, [row], [Mode.LATENT], SamplingSpec())
-        next(event for _, event in events if isinstance(event, LatentClosed))
-        events.close()
-    recorded = [(words, window, latents) for window, latents in zip(windows, blocks_of(row), strict=True)]
-    again = rebuild(tiny64, row.clip, "What is seen while the bell rings?", recorded)
-    assert same(again, apply(row, Arm.INTACT, material))
-    assert torch.equal(blocks_of(again), blocks_of(row))
 
 
 @pytest.mark.parametrize("block", [0, 1])
