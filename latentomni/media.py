@@ -60,14 +60,6 @@ class Clip:
         if not (0 < self.duration_s < math.inf and 0 < self.sample_fps < math.inf):
             raise ValueError(f"a clip lasts and is sampled, got {self.duration_s} s and {self.sample_fps} frames/s")
 
-    @property
-    def has_video(self) -> bool:
-        return len(self.frames) > 0
-
-    @property
-    def has_audio(self) -> bool:
-        return self.waveform is not None
-
 
 @dataclass(frozen=True)
 class MediaInfo:
