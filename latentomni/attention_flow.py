@@ -10,7 +10,7 @@ import torch
 
 from latentomni.config import AttentionFlow
 
-__all__ = ["FLOW_CODES", "Kind", "Layout", "attention_mask"]
+__all__ = ["FLOW_CODES", "Kind", "Layout", "attention_mask", "causal_length"]
 
 FLOW_CODES = {AttentionFlow.OPEN: 0, AttentionFlow.PAPER: 1, AttentionFlow.STRICT: 2}
 
@@ -77,3 +77,9 @@ def attention_mask(query: Layout, key: Layout) -> torch.Tensor:
     outside = inner & (k["flow"] == FLOW_CODES[AttentionFlow.STRICT]) & (k["block"] != q["block"])
     visible &= ~(blind | outside)
     return visible | ((q["kind"] == Kind.PAD) & (k["order"] == q["order"]))
+
+
+def causal_length(mask: torch.Tensor) -> int:
+    """How many tokens at the start of every row see just what stands before them and themselves. mask: (B, T, T)."""
+    plain = torch.ones(mask.shape[1:], dtype=torch.bool, device=mask.device).tril()
+    return int((mask == plain).all(2).all(0).long().cumprod(0).sum())

@@ -18,7 +18,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from latentomni.attention_flow import Kind, attention_mask
+from latentomni.attention_flow import Kind, attention_mask, causal_length
 from latentomni.clock import POSITIONS_PER_SECOND, SAMPLE_RATE_HZ
 from latentomni.config import LatentSpec, VideoSpec
 from latentomni.processing import patchify
@@ -58,6 +58,7 @@ class Thinker:
         self.ids = special_ids(self.tokenizer)
         self.grammar = WindowGrammar(self.tokenizer)
         self._texts: dict[str, list[int]] = {}
+        self._states: list[torch.Tensor] | None = None
         inner = self.model.model  # up to transformers 5.20, the last for Python 3.10, the text model; the towers stand beside it
         self.text_model = getattr(inner, "language_model", inner)
         self.towers = inner if inner is not self.text_model else self.model
@@ -138,7 +139,27 @@ class Thinker:
         return self.forward(embeds, positions.to(self.device), mask)
 
     def forward(self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: DynamicCache | None = None) -> torch.Tensor:
-        """Last hidden state (B, T, D) after the final norm. positions: (3, B, T). mask: (B, T, K) bool, None for plain causal."""
+        """Last hidden state (B, T, D) after the final norm. positions: (3, B, T). mask: (B, T, K) bool, None for plain causal.
+
+        A row's first tokens that see all before them, as media do, go ahead without a mask: a causal kernel does half the work.
+        """
+        tokens = embeds.shape[1]
+        n = 0 if mask is None or mask.shape[2] > tokens else causal_length(mask)
+        if n == tokens:
+            return self._run(embeds, positions, None, cache)
+        is_checkpointed = cache is None and getattr(self.text_model.layers[0], "gradient_checkpointing", False)
+        if n <= tokens // 4 or is_checkpointed:
+            return self._run(embeds, positions, mask, cache)
+        cache = DynamicCache(config=self.model.config.text_config) if cache is None else cache
+        first = self._run(embeds[:, :n], positions[..., :n], None, cache)
+        rest = self._run(embeds[:, n:], positions[..., n:], mask[:, n:], cache)
+        if self._states is not None:
+            depth = len(self.text_model.layers)
+            parts = zip(self._states[-2 * depth : -depth], self._states[-depth:], strict=True)
+            self._states[-2 * depth :] = [torch.cat(part, 1) for part in parts]
+        return torch.cat([first, rest], 1)
+
+    def _run(self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: DynamicCache | None = None) -> torch.Tensor:
         if mask is not None:  # as numbers, once: every layer would make its own of a boolean mask, and keep it for the backward pass
             mask = embeds.new_zeros(mask.shape).masked_fill_(~mask, -torch.inf)[:, None]
         attention = {"full_attention": mask}
@@ -149,7 +170,7 @@ class Thinker:
     @contextmanager
     def layer_states(self) -> Iterator[list[torch.Tensor]]:
         """Inside the context, a forward appends the hidden state (B, T, D) after each layer."""
-        states: list[torch.Tensor] = []
+        states = self._states = []
 
         def keep(_module, _inputs, out) -> None:
             states.append(out[0] if isinstance(out, tuple) else out)
@@ -158,6 +179,7 @@ class Thinker:
         try:
             yield states
         finally:
+            self._states = None
             for hook in hooks:
                 hook.remove()
 

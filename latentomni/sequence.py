@@ -14,7 +14,7 @@ from latentomni.clock import Window
 from latentomni.config import AttentionFlow, LatentSpec
 from latentomni.positions import LatentPlace, PositionBuilder, latent_places
 
-__all__ = ["ClipFeatures", "Sequence", "SpecialIds", "collate"]
+__all__ = ["ClipFeatures", "Sequence", "SpecialIds", "collate", "no_clip"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,12 @@ class ClipFeatures:
     def vectors(self) -> torch.Tensor:
         """(V + A, D): visual, then audio."""
         return torch.cat([self.visual, self.audio])
+
+
+def no_clip(hidden: int) -> ClipFeatures:
+    """Features of nothing, for rows of text alone."""
+    empty, never = torch.zeros(0, hidden), np.zeros(0)
+    return ClipFeatures(empty, never, never, (1, 1), empty, never, 0.0)
 
 
 @dataclass

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from latentomni.attention_flow import Kind
+from latentomni.attention_flow import Kind, attention_mask, causal_length
 from latentomni.config import LatentSpec, Mode
 from latentomni.modeling import LATENT_TOKENS
 from latentomni.processing import add_question, new_sequence, patchify
+from latentomni.sequence import collate
 
 
 def asked(thinker, features, question="What is seen?", mode=Mode.DIRECT):
@@ -56,6 +57,19 @@ def test_rows_of_a_padded_batch_equal_each_alone(tiny64, make_clip):
     together = tiny64.full(rows)
     for b, row in enumerate(rows):
         torch.testing.assert_close(together[b, : len(row)], tiny64.full([row])[0], rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_media_that_go_ahead_without_a_mask_leave_states_whole(tiny64, make_clip):
+    rows = [asked(tiny64, tiny64.encode_clip(make_clip(0, 2.0)), mode=mode) for mode in (Mode.LATENT, Mode.DIRECT)]
+    plain = [i for i in range(len(rows[0])) if rows[0].turns[i] == 0]  # a latent turn's question is blind to media
+    for row, n in zip(rows, (len(plain), len(rows[1])), strict=True):
+        layout = collate([row])[2]
+        assert causal_length(attention_mask(layout, layout)) == n
+        with tiny64.layer_states() as states:
+            hidden = tiny64.full([row])
+        assert [x.shape for x in states] == [hidden.shape] * len(tiny64.text_model.layers)
+        torch.testing.assert_close(tiny64.text_model.norm(states[-1]), hidden, rtol=0, atol=1e-12)
 
 
 @torch.no_grad()

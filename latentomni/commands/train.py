@@ -83,7 +83,7 @@ def _run_nano(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, A
         raise RequestError("nano is trained from scratch on clips that it draws; leave --data and --model out.")
     recipe = _recipe(args)
     for stage in (*recipe.towers, *recipe.stages):
-        say(f"{stage.name}: {stage.steps} steps of {stage.draw['clips']} clips, latents from {stage.phase.kind}")
+        say(f"{stage.name}: {stage.steps} steps of {_rows(stage.draw)}, latents from {stage.phase.kind}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if args.dry_run:
         steps = sum(stage.steps for stage in (*recipe.towers, *recipe.stages))
@@ -92,6 +92,11 @@ def _run_nano(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, A
         done = train_nano(args.out, recipe, resume=args.resume)
         say(f"The checkpoint is {done['checkpoint']}.")
     return {**done, "model": "nano", "weights": "nano", "device": device, "seed": recipe.seed}
+
+
+def _rows(draw: dict[str, Any]) -> str:
+    kinds = {"clips": draw["clips"], "comparisons in words": draw.get("compare", 0)}
+    return " and ".join(f"{n} {kind}" for kind, n in kinds.items() if n)
 
 
 def _recipe(args: argparse.Namespace) -> "NanoRecipe":

@@ -21,7 +21,7 @@ __all__ = ["Example", "build_example"]
 @dataclass
 class Example:
     """A row with its targets. text_targets: (predictor index, token id, group) where group is "text", "window", "caption" or
-    "answer". latent_targets: (predictor index, token index of the latent) in order. anchors, exists: one (K, D) and (K,) a
+    that of a turn. latent_targets: (predictor index, token index of the latent) in order. anchors, exists: one (K, D) and (K,) a
     block. asked: (token index, window) of the words that the segments are found by.
     """
 
@@ -74,6 +74,9 @@ def build_example(thinker: Thinker, clip: ClipFeatures, turns: list[Turn] | tupl
             spaced = turn.mode is Mode.TEXT_COT and place and isinstance(turn.parts[place - 1], Segment)
             words = text(" " + part if spaced else part)
             is_last = place == len(turn.parts) - 1
+            if turn.given and not is_last:
+                example.sequence.add_text(words)
+                continue
             example.say([*words, thinker.ids.end_of_turn] if is_last else words, turn.group if is_last else "text")
     return example
 

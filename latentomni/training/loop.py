@@ -46,8 +46,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class FitSpec:
-    """seed: of everything. save_every, log_every: steps. warmup: share of the steps. restarts: warm-up and decay begin anew with
-    every stage, instead of once for all. log_with: "tensorboard", "trackio" or None."""
+    """seed: of everything. save_every, log_every: steps. warmup: share of the steps. restarts: warm-up, decay and the
+    optimiser's moments begin anew with every stage, instead of once for all: moments of large gradients would hold a task with small
+    ones back (docs/LOG.md). log_with: "tensorboard", "trackio" or None."""
 
     seed: int = 7
     betas: tuple[float, float] = (0.9, 0.98)
@@ -136,6 +137,8 @@ class _Fit:
         return means
 
     def _run_stage(self, stage: Stage) -> dict[str, float]:
+        if self.spec.restarts and not self.step:
+            self.optimizer.state.clear()
         started, means = time.perf_counter(), {}
         steps = tqdm(range(self.step, stage.steps), initial=self.step, total=stage.steps, desc=stage.name, mininterval=5,
                      disable=not self.accelerator.is_main_process)  # fmt: skip

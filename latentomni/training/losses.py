@@ -3,6 +3,7 @@
 Dimensions: B rows, T tokens, n latents of the batch, D hidden.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -125,7 +126,7 @@ class Objective(torch.nn.Module):
 
     def forward(self, batch: Batch, phase: Phase, seed: int = 0) -> tuple[Terms, torch.Tensor]:
         """Terms of a batch whose latent slots are filled as `phase` says, as sums, and the (n, D) vectors that stood in them."""
-        with self.thinker.layer_states() as states:
+        with self.thinker.layer_states() if self.probes else nullcontext([]) as states:
             vectors, feedback = phase.fill(self.thinker, batch, seed)
             if feedback is None:
                 states.clear()

@@ -18,7 +18,7 @@ from latentomni.avworld.truth import narration
 from latentomni.config import Mode
 from latentomni.modeling import Thinker
 from latentomni.runtime import DONORS_FILE
-from latentomni.sequence import ClipFeatures
+from latentomni.sequence import ClipFeatures, no_clip
 from latentomni.training.batches import Batch, make_batch
 from latentomni.training.donors import build_donors
 from latentomni.training.examples import build_example
@@ -40,12 +40,11 @@ _OFTEN = {"sound": 2, "count": 2, "order": 2}  # finding an object by two words,
 _ANCHORS = Phase(noise=0.1)
 
 
-def _mix(clips: int, latent: int, text_cot: int = 0, direct: int = 0, narrate: float = 0.0, talk: float = 0.0, sync: str = "brief") -> dict:
+def _mix(clips: int, latent: int, text_cot: int = 0, direct: int = 0, narrate: float = 0.0, talk: float = 0.0, compare: int = 0) -> dict:
     """clips: rows per step. latent, text_cot, direct: questions per row in each mode. narrate: share of steps with narration.
-    talk: share of rows asked as one conversation instead of apart. sync: how a yes-or-no question is closed. "brief": only what is seen is
-    said before the decision. "weighed": the same, and the decision is a group of the loss by itself. "whole": what is asked for is said,
-    too, right before what is seen; the other two are never learned (docs/LOG.md)."""
-    return {"clips": clips, "latent": latent, "text_cot": text_cot, "direct": direct, "narrate": narrate, "talk": talk, "sync": sync}
+    talk: share of rows asked as one conversation instead of apart. compare: further rows of words alone, with one object asked for,
+    one seen, and only the yes or no to learn."""
+    return {"clips": clips, "latent": latent, "text_cot": text_cot, "direct": direct, "narrate": narrate, "talk": talk, "compare": compare}
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,13 @@ class NanoRecipe:
     )
     stages: tuple[Stage, ...] = field(default=(
         Stage("narrate", 250, 1e-3, _ANCHORS, _mix(8, 4, narrate=1.0)),
-        Stage("localise", 500, 1e-3, _ANCHORS, _mix(8, 6, narrate=0.1)),
-        Stage("widen", 400, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2)),
-        Stage("feedback", 250, 1e-3, Phase("jacobi", 9, share=0.85, noise=0.1), _mix(8, 5, 1, 1)),
-        Stage("practise", 600, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2, sync="weighed")),
-        Stage("settle", 300, 8e-4, Phase("rollout", share=0.85, noise=0.1), _mix(8, 5, 1, 1, sync="whole")),
-        Stage("polish", 120, 3e-4, Phase("rollout", share=0.95), _mix(8, 5, 1, 1, sync="whole")),
+        Stage("compare", 100, 1e-3, _ANCHORS, _mix(0, 0, compare=240)),
+        Stage("localise", 500, 1e-3, _ANCHORS, _mix(8, 6, narrate=0.1, compare=16)),
+        Stage("widen", 400, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2, compare=16)),
+        Stage("feedback", 250, 1e-3, Phase("jacobi", 9, share=0.85, noise=0.1), _mix(8, 5, 1, 1, compare=16)),
+        Stage("practise", 600, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2, compare=16)),
+        Stage("settle", 300, 8e-4, Phase("rollout", share=0.85, noise=0.1), _mix(8, 5, 1, 1, compare=16)),
+        Stage("polish", 120, 3e-4, Phase("rollout", share=0.95), _mix(8, 5, 1, 1, compare=16)),
     ))  # fmt: skip
 
 
@@ -77,24 +77,29 @@ def nano_tokenizer(recipe: NanoRecipe):
     for seed in range(400):
         world = sample_world(seed, "train")
         lines.append(narration(world))
-        lines += [f"{q.text} {' '.join(s.lead for s in q.steps)} {_closing(q, 'brief')}" for q in questions(world)]
+        lines += [f"{q.text} {' '.join(s.lead for s in q.steps)} {q.closing}" for q in questions(world)]
     return checkpoints.build_tokenizer(lines, recipe.vocabulary)
 
 
-def question_turn(question: Question, mode: Mode, sync: str = "whole") -> Turn:
-    """A question with its reasoning as training and generation have it; sync: see `_mix`."""
+def question_turn(question: Question, mode: Mode) -> Turn:
+    """A question with its reasoning as training and generation have it; a yes or no is a group of the loss by itself."""
     parts = [part for s in question.steps for part in (s.lead, Segment(s.window, s.asked, s.seen))]
     if mode is Mode.DIRECT:
         parts = parts[1::2]
-    closing = _closing(question, sync)
-    if question.family == "sync" and sync != "brief":
-        said, comma, decision = closing.rpartition(",")
-        return Turn(question.text, mode, (*parts, said + comma, decision), "verdict")
-    return Turn(question.text, mode, (*parts, closing))
+    if question.family == "sync":
+        return Turn(question.text, mode, (*parts, *_verdict(question)), "verdict")
+    return Turn(question.text, mode, (*parts, question.closing))
 
 
-def _closing(question: Question, sync: str) -> str:
-    return question.closing if question.family != "sync" or sync == "whole" else question.closing.partition(", ")[2]
+def _comparison(question: Question) -> Turn:
+    """A yes-or-no question with what is seen told, so that nothing is left but to compare it with what is asked for."""
+    return Turn(question.text, Mode.DIRECT, _verdict(question), "comparison", given=True)
+
+
+def _verdict(question: Question) -> tuple[str, str]:
+    """The closing of a yes-or-no question: what is asked for and what is seen, and the decision."""
+    said, comma, decision = question.closing.rpartition(",")
+    return said + comma, decision
 
 
 def train_nano(out: Path, recipe: NanoRecipe | None = None, *, resume: bool = False) -> dict:
@@ -150,18 +155,22 @@ def _fit_language(thinker: Thinker, pool: ClipPool, recipe: NanoRecipe, out: Pat
 
 
 def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, clips: int, latent: int, text_cot: int, direct: int,
-          narrate: float, talk: float, sync: str) -> Batch:  # fmt: skip
-    """One step's rows: the same number of questions in each mode about every clip."""
+          narrate: float, talk: float, compare: int) -> Batch:  # fmt: skip
+    """One step's rows: the same number of questions in each mode about every clip, and comparisons without a clip."""
     modes = [Mode.LATENT] * latent + [Mode.TEXT_COT] * text_cot + [Mode.DIRECT] * direct
     is_narrated = rng.random() < narrate
     examples = []
-    for i in pool.draw(rng, clips):
-        turns = [question_turn(q, mode, sync) for q, mode in zip(_choose(rng, pool.questions[i], len(modes)), modes, strict=True)]
+    for i in pool.draw(rng, clips) if clips else ():
+        turns = [question_turn(q, mode) for q, mode in zip(_choose(rng, pool.questions[i], len(modes)), modes, strict=True)]
         turns = [turns[k] for k in rng.permutation(len(turns))]
         if is_narrated:
             turns.append(Turn("Describe the clip.", Mode.DIRECT, (narration(pool.worlds[i]),), "narration"))
         examples.append(build_example(thinker, _noisy(pool.features[i]), turns, isolated=rng.random() >= talk))
-    return make_batch(thinker, examples)
+    nothing = no_clip(thinker.hidden_size)
+    for i in rng.integers(len(pool.worlds), size=compare):
+        asked = [q for q in pool.questions[i] if q.family == "sync"]
+        examples.append(build_example(thinker, nothing, [_comparison(asked[int(rng.integers(len(asked)))])]))
+    return make_batch(thinker, examples, [1] * clips + ([compare] if clips and compare else [1] * compare))  # one row as long as a clip's
 
 
 def _choose(rng: np.random.Generator, asked: tuple[Question, ...], count: int) -> list[Question]:

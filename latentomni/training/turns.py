@@ -23,9 +23,10 @@ class Turn:
     """A question and its answer, texts and segments in turn; the last text is the answer.
 
     A segment becomes a latent block (latent), its window and caption (text-cot), or nothing (direct). group: of the last text,
-    which the losses weigh by it."""
+    which the losses weigh by it. given: the texts before the last are read, not learned."""
 
     question: str
     mode: Mode
     parts: tuple[str | Segment, ...]
     group: str = "answer"
+    given: bool = False

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from latentomni.clock import Window
 from latentomni.config import Mode
 from latentomni.errors import RequestError
+from latentomni.sequence import no_clip
 from latentomni.training.batches import make_batch, pack
 from latentomni.training.examples import build_example
 from latentomni.training.feedback import Phase
@@ -18,6 +19,7 @@ from tests.training.conftest import ALOUD, DIRECT, ONE, TWO
 
 EVERYTHING = LossSpec(alignment=1.0, alignment_reduction="mean", clock=1.0, search=1.0)
 NARRATION = Turn("Describe the clip.", Mode.DIRECT, ("A red circle.",), "narration")
+TOLD = Turn("Is it a star?", Mode.DIRECT, ("I see a circle,", " so no."), "comparison", given=True)
 
 
 def means(objective, batch, phase=None):
@@ -33,7 +35,15 @@ def mixed(thinker, features):
         build_example(thinker, features[1], [TWO, ALOUD]),
         build_example(thinker, features[2], [DIRECT]),
         build_example(thinker, features[0], [ALOUD, ONE]),
+        build_example(thinker, no_clip(thinker.hidden_size), [TOLD]),
     ]
+
+
+def test_of_a_turn_whose_texts_are_given_the_last_alone_is_learned(tiny64):
+    example = build_example(tiny64, no_clip(tiny64.hidden_size), [TOLD])
+    assert [group for _, _, group in example.text_targets] == ["comparison"] * len(example.text_targets)
+    learned = [token for _, token, _ in example.text_targets]
+    assert tiny64.tokenizer.decode(learned) == " so no.<|im_end|>" and example.sequence.token_ids[-len(learned) :] == learned
 
 
 @pytest.mark.parametrize("phase", [Phase(), Phase("jacobi", 2), Phase("rollout")], ids=lambda p: p.kind)
@@ -52,7 +62,7 @@ def test_packed_rows_batches_and_single_rows_have_the_same_losses_and_gradients(
 
     single = summed([make_batch(tiny64, [e]) for e in examples])
     halves = [make_batch(tiny64, examples[:3], [3]), make_batch(tiny64, examples[3:])]
-    for batches in ([make_batch(tiny64, examples)], [make_batch(tiny64, examples, [1, 3])], halves):
+    for batches in ([make_batch(tiny64, examples)], [make_batch(tiny64, examples, [1, 4])], halves):
         totals, gradient = summed(batches)
         for name, term in single[0].items():
             torch.testing.assert_close(totals[name], term, rtol=1e-6, atol=1e-6, msg=name)
@@ -75,7 +85,8 @@ def test_every_term_is_reached_and_pulls_on_the_language_model_alone(tiny64, fea
     tiny64.text_model.requires_grad_(True)
     try:
         losses = means(objective, make_batch(tiny64, mixed(tiny64, features)))
-        assert set(losses) == {"ce_answer", "ce_caption", "ce_narration", "ce_text", "ce_window", "alignment", "sync", "clock", "search"}
+        groups = {"answer", "caption", "comparison", "narration", "text", "window"}
+        assert set(losses) == {f"ce_{name}" for name in groups} | {"alignment", "sync", "clock", "search"}
         weight = tiny64.text_model.layers[0].self_attn.q_proj.weight
         for name, loss in losses.items():
             assert torch.autograd.grad(loss, weight, retain_graph=True)[0].abs().max() > 0, name
