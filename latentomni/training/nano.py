@@ -34,7 +34,7 @@ __all__ = ["NanoRecipe", "question_turn", "train_nano"]
 
 _LOSSES = LossSpec(
     alignment=4.0, alignment_reduction="mean", sync=0.02, clock=0.5, search=0.5,
-    groups={"text": 0.5, "window": 2.0, "answer": 1.0, "caption": 0.5, "narration": 1.0},
+    groups={"text": 0.5, "window": 2.0, "answer": 1.0, "caption": 0.5, "verdict": 4.0, "comparison": 4.0},
 )  # fmt: skip
 _OFTEN = {"sound": 2, "count": 2, "order": 2}  # finding an object by two words, and a second step, are the harder skills
 _ANCHORS = Phase(noise=0.1)
