@@ -55,6 +55,13 @@ class ClipFeatures:
         """(V + A, D): visual, then audio."""
         return torch.cat([self.visual, self.audio])
 
+    def only(self, modality: str) -> "ClipFeatures":
+        """What is left with "visual" or "audio" alone."""
+        if modality == "visual":
+            return replace(self, audio=self.audio[:0], audio_times_s=self.audio_times_s[:0])
+        never = np.zeros(0)
+        return replace(self, visual=self.visual[:0], visual_times_s=never, visual_end_s=never, grid=(1, 1))
+
 
 def no_clip(hidden: int) -> ClipFeatures:
     """Features of nothing, for rows of text alone."""

@@ -173,12 +173,18 @@ def test_what_a_trace_says_cannot_steer_the_terminal(asked, tmp_path, capsys):
 
 def test_train_dry_run_says_what_would_be_done(tmp_path):
     tower = {"name": "vision", "steps": 3, "lr": 0.001, "draw": {"clips": 2}}
-    stage = {"name": "settle", "steps": 4, "lr": 0.001, "phase": {"kind": "rollout"}, "draw": {"clips": 2}}
-    (tmp_path / "recipe.json").write_text(json.dumps({"pool": 8, "towers": [tower], "stages": [stage]}))
+    draw = {"clips": 2, "latent": 2, "text_cot": 0, "direct": 0, "narrate": 0.0, "talk": 0.0, "compare": 2}
+    stage = {"name": "settle", "steps": 4, "lr": 0.001, "phase": {"kind": "rollout"}, "draw": draw}
+    (tmp_path / "recipe.json").write_text(json.dumps({"pool": 8, "modality": "audio", "towers": [tower], "stages": [stage]}))
     out = tmp_path / "run"
     report = run("train", "nano", "--dry-run", "--config", tmp_path / "recipe.json", "--seed", "5", "--out", out)
     assert (report["steps"], report["losses"], report["seed"]) == (7, {}, 5)
     assert report["checkpoint"] == str(out / "checkpoint")
+    assert report["parameters"]["all"] > report["parameters"]["trained"] > 3_000_000
+    vision, settle = report["phases"]
+    assert (vision["tokens_per_step"], vision["steps"], settle["name"]) == (None, 3, "settle") and settle["tokens_per_step"] > 400
+    assert report["seconds_total"] == pytest.approx(3 * vision["seconds_per_step"] + 4 * settle["seconds_per_step"])
+    assert min(report["memory_bytes"].values()) > 0
     assert not out.exists()
 
 

@@ -3,10 +3,8 @@
 import logging
 import multiprocessing
 import os
-import resource
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -19,8 +17,9 @@ import numpy as np
 
 from latentomni.clock import SAMPLE_RATE_HZ
 from latentomni.media import read_clip
+from latentomni.memory import peak_bytes
 
-__all__ = ["bench_media", "peak_bytes"]
+__all__ = ["bench_media"]
 
 _DURATION_S, _FRAME_RATE_HZ, _WIDTH_PX, _HEIGHT_PX = 60, 30, 1280, 720
 _FPS = 2.0
@@ -72,15 +71,6 @@ def _measure(reader: Callable[[str], tuple[int, int]], path: str) -> tuple[float
     start_s = time.perf_counter()
     counts = reader(path)
     return time.perf_counter() - start_s, peak_bytes() - before_bytes, counts
-
-
-def peak_bytes() -> int:
-    """Peak memory of this process; ru_maxrss on Linux starts at the parent's peak, which VmHWM does not."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def _read_ours(path: str) -> tuple[int, int]:

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from latentomni import checkpoints
-from latentomni.bench.media import peak_bytes
 from latentomni.clock import POSITIONS_PER_SECOND, Window
 from latentomni.config import Mode
+from latentomni.memory import peak_bytes
 from latentomni.modeling import Thinker
 from latentomni.sequence import ClipFeatures
 from latentomni.training.batches import make_batch

@@ -77,7 +77,7 @@ def _run_recipe(args: argparse.Namespace, say: Callable[..., None]) -> dict[str,
 def _run_nano(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     import torch
 
-    from latentomni.training.nano import train_nano
+    from latentomni.training.nano import plan_nano, train_nano
 
     if args.data or args.model:
         raise RequestError("nano is trained from scratch on clips that it draws; leave --data and --model out.")
@@ -86,12 +86,26 @@ def _run_nano(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, A
         say(f"{stage.name}: {stage.steps} steps of {_rows(stage.draw)}, latents from {stage.phase.kind}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if args.dry_run:
-        steps = sum(stage.steps for stage in (*recipe.towers, *recipe.stages))
-        done = {"steps": steps, "losses": {}, "checkpoint": str(args.out / "checkpoint"), "dry_run": True}
+        plan = plan_nano(recipe)
+        for line in _described(plan):
+            say(line)
+        steps = sum(phase["steps"] for phase in plan["phases"])
+        done = {**plan, "steps": steps, "losses": {}, "checkpoint": str(args.out / "checkpoint"), "dry_run": True}
     else:
         done = train_nano(args.out, recipe, resume=args.resume)
         say(f"The checkpoint is {done['checkpoint']}.")
     return {**done, "model": "nano", "weights": "nano", "device": device, "seed": recipe.seed}
+
+
+def _described(plan: dict[str, Any]) -> list[str]:
+    counts, memory = plan["parameters"], plan["memory_bytes"]
+    told = [f"{p['name']}: {p['steps']} steps of about {p['seconds_per_step']:.3g} s" for p in plan["phases"]]
+    return [
+        f"{counts['all']:,} parameters, {counts['trained']:,} of them trained behind the towers.",
+        *(f"{line}, {p['tokens_per_step']} tokens each" if p["tokens_per_step"] else line for line, p in zip(told, plan["phases"], strict=True)),
+        f"Memory: {memory['steps'] / 2**30:.2f} GiB for steps, {memory['pool'] / 2**30:.2f} GiB for the clips.",
+        f"About {plan['seconds_total'] / 3600:.2g} hours of steps on this machine.",
+    ]
 
 
 def _rows(draw: dict[str, Any]) -> str:

@@ -28,8 +28,8 @@ def evaluate_avworld(runtime: Runtime, n: int = 1000, seed: int | None = None, m
     questions = [q for _, q in drawn]
     features = [clips[w.name] for w, _ in drawn]
     answers = _answers(runtime, features, questions, mode, progress)
-    silent = _answers(runtime, [_without_audio(f) for f in features], questions, mode, progress)
-    blind = _answers(runtime, [_without_video(f) for f in features], questions, mode, progress)
+    silent = _answers(runtime, [f.only("visual") for f in features], questions, mode, progress)
+    blind = _answers(runtime, [f.only("audio") for f in features], questions, mode, progress)
     blocks = [len(a.windows) for a in answers]
     return {
         "mode": str(mode),
@@ -51,14 +51,6 @@ def evaluate_avworld(runtime: Runtime, n: int = 1000, seed: int | None = None, m
 def _answers(runtime: Runtime, features: list[ClipFeatures], questions: list[Question], mode: Mode, progress: Callable) -> list[Answer]:
     asked = [(f, q.text) for f, q in zip(features, questions, strict=True)]
     return list(progress(answer_batches(runtime.thinker, asked, mode), "answers"))
-
-
-def _without_audio(features: ClipFeatures) -> ClipFeatures:
-    return replace(features, audio=features.audio[:0], audio_times_s=features.audio_times_s[:0])
-
-
-def _without_video(features: ClipFeatures) -> ClipFeatures:
-    return replace(features, visual=features.visual[:0], visual_times_s=np.zeros(0), visual_end_s=np.zeros(0), grid=(1, 1))
 
 
 def _mean(values: list[float]) -> float | None:

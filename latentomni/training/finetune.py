@@ -1,6 +1,5 @@
 """Fine-tune a model on a JSONL file as a recipe says: whole, through LoRA, or through LoRA on a base in 4 bits (QLoRA)."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,9 @@ from tqdm import tqdm
 from latentomni import checkpoints
 from latentomni.adapters import add_lora, checkpoint_gradients, save_adapter
 from latentomni.config import QuantizationSpec
-from latentomni.errors import RequestError, require
+from latentomni.errors import require
 from latentomni.modeling import Thinker
-from latentomni.training.loop import fit, make_accelerator
+from latentomni.training.loop import check_run, fit, make_accelerator, write_recipe
 from latentomni.training.losses import Objective
 from latentomni.training.recipes import TrainRecipe
 from latentomni.training.records import Style, read_records
@@ -24,7 +23,7 @@ from latentomni.training.source import Source
 
 __all__ = ["adapted", "finetune", "freeze"]
 
-_RECIPE, _CHECKPOINT = "recipe.json", "checkpoint"
+_CHECKPOINT = "checkpoint"
 
 
 def finetune(recipe: TrainRecipe, out: Path, *, resume: bool = False) -> dict[str, Any]:
@@ -34,7 +33,11 @@ def finetune(recipe: TrainRecipe, out: Path, *, resume: bool = False) -> dict[st
     do not go together."""
     records = read_records(recipe.data)
     accelerator = make_accelerator(recipe.fit, out)
-    _claim(recipe, out, resume, accelerator)
+    check_run(out, recipe.to_dict(), resume)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        write_recipe(out, recipe.to_dict())
+    accelerator.wait_for_everyone()
     thinker = freeze(_load(recipe, accelerator.device), recipe)
     source = Source(thinker, records, recipe, accelerator.num_processes)
     if source.cache:
@@ -82,24 +85,6 @@ def _load(recipe: TrainRecipe, device: torch.device | str) -> Thinker:
     dtype = torch.float32 if recipe.method == "full" else None
     quantization = QuantizationSpec.NF4 if recipe.method == "qlora" else None
     return adapted(checkpoints.load(recipe.model, device=str(device), dtype=dtype, quantization=quantization), recipe)
-
-
-def _claim(recipe: TrainRecipe, out: Path, resume: bool, accelerator: Accelerator) -> None:
-    """Write down the recipe of a new run; hold it against that of a run that goes on."""
-    file = out / _RECIPE
-    try:
-        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    except ValueError:
-        raise RequestError(f"{file} is damaged; choose another --out.") from None
-    if known is not None:
-        require(resume, f"{out} holds a run already; add --resume, or choose another --out.")
-        changed = sorted(key for key, value in recipe.to_dict().items() if known.get(key) != value)
-        require(not changed, f"the run in {out} has another recipe ({', '.join(changed)}); resume it with {file}, or choose another --out.")
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")
-    accelerator.wait_for_everyone()
 
 
 def _shown(paths: list[Path], accelerator: Accelerator) -> Iterable[Path]:

@@ -5,6 +5,7 @@ Everything random about a step is drawn from (seed, stage, step), so a run that 
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -22,9 +23,9 @@ from tqdm import tqdm
 from latentomni.errors import RequestError, require
 from latentomni.training.feedback import Phase
 
-__all__ = ["FitSpec", "Stage", "fit", "learning_rate", "make_accelerator"]
+__all__ = ["FitSpec", "Stage", "check_run", "fit", "learning_rate", "make_accelerator", "write_recipe"]
 
-_STATE, _PLACE, _TRAINED = "state", "place.json", "trained.safetensors"
+_RECIPE, _LOG, _STATE, _PLACE, _TRAINED = "recipe.json", "log.jsonl", "state", "place.json", "trained.safetensors"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,26 @@ class FitSpec:
         require(0 <= self.warmup <= 1, f"warmup must be a share from 0 to 1, got {self.warmup}")
         require(self.save_every >= 1 and self.log_every >= 1, f"save_every and log_every must be at least 1: {self.save_every}, {self.log_every}")
         require(self.log_with in (None, "tensorboard", "trackio"), f"log_with must be tensorboard or trackio, got {self.log_with!r}")
+
+
+def check_run(out: Path, recipe: dict[str, Any], resume: bool) -> None:
+    """Raise RequestError where `out` holds a run and this one does not go on with it: it was not said, or the recipe is another."""
+    file = out / _RECIPE
+    if not file.is_file():
+        return
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise RequestError(f"{file} is damaged; choose another --out.") from None
+    require(resume, f"{out} holds a run already; add --resume, or choose another --out.")
+    changed = sorted(key for key, value in json.loads(json.dumps(recipe)).items() if known.get(key) != value)
+    require(not changed, f"the run in {out} has another recipe ({', '.join(changed)}); resume it with {file}, or choose another --out.")
+
+
+def write_recipe(out: Path, recipe: dict[str, Any]) -> None:
+    """Make the folder of a run and write down what it is."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _RECIPE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
 
 def make_accelerator(spec: FitSpec, out: Path) -> Accelerator:
@@ -121,8 +142,8 @@ class _Fit:
         self.seconds = 0.0
 
     def run(self, resume: bool) -> dict[str, float]:
-        if resume:
-            self._restore()
+        if not (resume and self._restore()) and self.accelerator.is_main_process:
+            (self.out / _LOG).unlink(missing_ok=True)  # of a run that was killed before its first save
         if self.spec.log_with:
             self.accelerator.init_trackers("latentomni")
         means: dict[str, float] = {}
@@ -196,7 +217,7 @@ class _Fit:
 
     def _log(self, values: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
-            with (self.out / "log.jsonl").open("a") as file:
+            with (self.out / _LOG).open("a") as file:
                 file.write(json.dumps(values) + "\n")
         if self.spec.log_with:
             done = sum(s.steps for s in self.stages[: self.stage]) + self.step
@@ -208,7 +229,8 @@ class _Fit:
         self.accelerator.save_state(str(partial))
         self.accelerator.wait_for_everyone()  # every process writes into it
         if self.accelerator.is_main_process:
-            place = {"stage": self.stage, "step": self.step, "seconds": self.seconds, "stages": [s.name for s in self.stages]}
+            place = {"stage": self.stage, "step": self.step, "seconds": self.seconds, "stages": [s.name for s in self.stages],
+                     "log_bytes": log.stat().st_size if (log := self.out / _LOG).exists() else 0}  # fmt: skip
             (partial / _PLACE).write_text(json.dumps(place))
             old = self.out / (_STATE + ".old")
             shutil.rmtree(old, ignore_errors=True)
@@ -218,19 +240,22 @@ class _Fit:
             shutil.rmtree(old, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
-    def _restore(self) -> None:
+    def _restore(self) -> bool:
         found = [f for f in (self.out / _STATE, self.out / (_STATE + ".old")) if (f / _PLACE).is_file()]
         if not found:
-            return
+            return False
         place = json.loads((found[0] / _PLACE).read_text())
         if place["stages"][: place["stage"] + 1] != [s.name for s in self.stages][: place["stage"] + 1]:
             raise RequestError(f"{self.out} holds a run with stages {place['stages']}; resume it with its own recipe, or choose another --out.")
         self.accelerator.load_state(str(found[0]))
         self.stage, self.step, self.seconds = place["stage"], place["step"], place["seconds"]
+        if self.accelerator.is_main_process and (self.out / _LOG).exists():
+            os.truncate(self.out / _LOG, place["log_bytes"])  # what was said after the save is said again
+        return True
 
 
 def _keep_trained_only(accelerator: Accelerator, trained: dict[str, torch.nn.Parameter]) -> None:
-    """Save of the model what is trained, not the frozen rest. A state that holds the whole is read as it is."""
+    """Save of the model what is trained, not the frozen rest."""
 
     def save(_models: list[torch.nn.Module], weights: list[dict[str, torch.Tensor]], folder: str) -> None:
         weights.clear()
@@ -238,8 +263,6 @@ def _keep_trained_only(accelerator: Accelerator, trained: dict[str, torch.nn.Par
             save_file({name: p.detach().contiguous() for name, p in trained.items()}, Path(folder) / _TRAINED)
 
     def load(models: list[torch.nn.Module], folder: str) -> None:
-        if not (Path(folder) / _TRAINED).is_file():
-            return
         models.clear()
         saved = load_file(Path(folder) / _TRAINED)
         require(saved.keys() == trained.keys(), f"{folder} holds a run that trains other parameters; resume it with its own recipe.")

@@ -3,8 +3,10 @@
 Resumable at any step; every step draws its batch from (seed, stage, step) alone.
 """
 
-import json
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,13 @@ import torch
 from tqdm import tqdm
 
 from latentomni import checkpoints
+from latentomni.attention_flow import Kind
 from latentomni.avworld import questions, sample_world
 from latentomni.avworld.questions import Question
 from latentomni.avworld.truth import narration
 from latentomni.config import Mode
+from latentomni.errors import require
+from latentomni.memory import peak_bytes
 from latentomni.modeling import Thinker
 from latentomni.runtime import DONORS_FILE
 from latentomni.sequence import ClipFeatures, no_clip
@@ -23,14 +28,14 @@ from latentomni.training.batches import Batch, make_batch
 from latentomni.training.donors import build_donors
 from latentomni.training.examples import build_example
 from latentomni.training.feedback import Phase
-from latentomni.training.loop import FitSpec, Stage, fit
+from latentomni.training.loop import FitSpec, Stage, check_run, fit, write_recipe
 from latentomni.training.losses import LossSpec, Objective
 from latentomni.training.pool import ClipPool
 from latentomni.training.towers import TowerObjective, scale_features
 from latentomni.training.turns import Segment, Turn
 from latentomni.training.validation import validate
 
-__all__ = ["NanoRecipe", "question_turn", "train_nano"]
+__all__ = ["NanoRecipe", "plan_nano", "question_turn", "train_nano"]
 
 _LOSSES = LossSpec(
     alignment=4.0, alignment_reduction="mean", sync=0.02, clock=0.5, search=0.5,
@@ -38,6 +43,7 @@ _LOSSES = LossSpec(
 )  # fmt: skip
 _OFTEN = {"sound": 2, "count": 2, "order": 2}  # finding an object by two words, and a second step, are the harder skills
 _ANCHORS = Phase(noise=0.1)
+_PLANNED_CLIPS = 96  # enough for a step of every stage
 
 
 def _mix(clips: int, latent: int, text_cot: int = 0, direct: int = 0, narrate: float = 0.0, talk: float = 0.0, compare: int = 0) -> dict:
@@ -49,11 +55,13 @@ def _mix(clips: int, latent: int, text_cot: int = 0, direct: int = 0, narrate: f
 
 @dataclass(frozen=True)
 class NanoRecipe:
-    """Everything that decides the run. pool: clips. towers, stages: see `Stage`; a towers stage is named after its tower."""
+    """Everything that decides the run. pool: clips. modality: "visual" or "audio" for a control that sees or hears alone. towers,
+    stages: see `Stage`; a towers stage is named after its tower."""
 
     seed: int = 7
     pool: int = 5000
     vocabulary: int = 640
+    modality: str = ""
     losses: LossSpec = _LOSSES
     towers: tuple[Stage, ...] = (
         Stage("vision", 500, 2e-3, draw={"clips": 16}),
@@ -69,6 +77,9 @@ class NanoRecipe:
         Stage("settle", 300, 8e-4, Phase("rollout", share=0.85, noise=0.1), _mix(8, 5, 1, 1, compare=16)),
         Stage("polish", 120, 3e-4, Phase("rollout", share=0.95), _mix(8, 5, 1, 1, compare=16)),
     ))  # fmt: skip
+
+    def __post_init__(self) -> None:
+        require(self.modality in ("", "visual", "audio"), f'modality must be "visual", "audio" or "" for both, got {self.modality!r}')
 
 
 def nano_tokenizer(recipe: NanoRecipe):
@@ -104,22 +115,66 @@ def _verdict(question: Question) -> tuple[str, str]:
 
 def train_nano(out: Path, recipe: NanoRecipe | None = None, *, resume: bool = False) -> dict:
     """Train nano into `out` (recipe.json, towers/ and language/ with their logs, checkpoint/). Returns steps, losses and
-    the checkpoint's folder."""
+    the checkpoint's folder. Raises RequestError where `out` holds a run and this one does not go on with it."""
     recipe = recipe or NanoRecipe()
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
-    thinker = checkpoints.build("nano", nano_tokenizer(recipe), recipe.seed)
-    thinker.weights = "nano"
-    pool = ClipPool(thinker, recipe.pool, 0, "train", _progress)
+    check_run(out, asdict(recipe), resume)
+    write_recipe(out, asdict(recipe))
+    thinker, pool = _start(recipe)
     torch.manual_seed(recipe.seed)
     _fit_towers(thinker, pool, recipe, out / "towers", resume)
     scale_features(thinker, pool)
-    pool.encode(thinker, _progress)
+    _encode(thinker, pool, recipe)
     losses = _fit_language(thinker, pool, recipe, out / "language", resume)
     checkpoints.save(thinker, out / "checkpoint")
     build_donors(checkpoints.load(str(out / "checkpoint"))).save(out / "checkpoint" / DONORS_FILE)
     steps = sum(s.steps for s in (*recipe.towers, *recipe.stages))
     return {"steps": steps, "losses": losses, "checkpoint": str(out / "checkpoint")}
+
+
+def plan_nano(recipe: NanoRecipe) -> dict:
+    """What a run would be: two steps of every stage are taken on a few clips, and the second is timed.
+
+    parameters: all, and those trained by the last stage. phases: steps and, per step, seconds and the language model's tokens
+    (None while a tower is trained). memory_bytes: the most that this process held, and what the whole pool takes."""
+    thinker, pool = _start(replace(recipe, pool=_PLANNED_CLIPS))
+    towers = TowerObjective(thinker, pool)
+    phases = [_try_stage(towers, stage, partial(_draw_tower, pool, recipe, k)) for k, stage in enumerate(recipe.towers)]
+    held = sum(x.nbytes for x in (*pool.patches, *pool.mels))
+    _encode(thinker, pool, recipe)
+    objective = _objective(thinker, recipe)
+    phases += [_try_stage(objective, stage, partial(_draw_rows, thinker, pool, recipe, k)) for k, stage in enumerate(recipe.stages)]
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_bytes()
+    counts = [p.numel() * np.array([1, p.requires_grad]) for part in (thinker.model, thinker.head) for p in part.parameters()]
+    return {
+        "parameters": dict(zip(("all", "trained"), sum(counts).tolist(), strict=True)),
+        "phases": phases,
+        "memory_bytes": {"steps": peak, "pool": held * recipe.pool // _PLANNED_CLIPS},
+        "seconds_total": sum(p["steps"] * p["seconds_per_step"] for p in phases),
+    }
+
+
+def _try_stage(objective: torch.nn.Module, stage: Stage, draw: Callable[[int], list]) -> dict:
+    for step in range(2):
+        started = time.perf_counter()
+        [batch] = draw(step)
+        terms, _ = objective(batch, stage.phase, step)
+        sum(terms.values()).backward()
+        objective.zero_grad()
+        seconds = time.perf_counter() - started
+    tokens = int((batch.layout.kind != Kind.PAD).sum()) if isinstance(batch, Batch) else None
+    return {"name": stage.name, "steps": stage.steps, "lr": stage.lr, "tokens_per_step": tokens, "seconds_per_step": seconds}
+
+
+def _start(recipe: NanoRecipe) -> tuple[Thinker, ClipPool]:
+    thinker = checkpoints.build("nano", nano_tokenizer(recipe), recipe.seed)
+    thinker.weights = "nano"
+    return thinker, ClipPool(thinker, recipe.pool, 0, "train", _progress)
+
+
+def _encode(thinker: Thinker, pool: ClipPool, recipe: NanoRecipe) -> None:
+    pool.encode(thinker, _progress)
+    if recipe.modality:
+        pool.features = [f.only(recipe.modality) for f in pool.features]
 
 
 def _progress(items, what: str):
@@ -129,29 +184,35 @@ def _progress(items, what: str):
 def _fit_towers(thinker: Thinker, pool: ClipPool, recipe: NanoRecipe, out: Path, resume: bool) -> None:
     out.mkdir(exist_ok=True)
     thinker.model.requires_grad_(False)
-    objective = TowerObjective(thinker, pool)
-
-    def draw(stage: int, step: int) -> list[tuple[str, np.ndarray]]:
-        chosen = pool.draw(np.random.default_rng([recipe.seed, 0, stage, step]), recipe.towers[stage].draw["clips"])
-        return [(recipe.towers[stage].name, chosen)]
-
-    fit(objective, recipe.towers, draw, out, FitSpec(recipe.seed), resume=resume)
+    fit(TowerObjective(thinker, pool), recipe.towers, partial(_draw_tower, pool, recipe), out, FitSpec(recipe.seed), resume=resume)
     thinker.model.requires_grad_(False)
+
+
+def _draw_tower(pool: ClipPool, recipe: NanoRecipe, stage: int, step: int) -> list[tuple[str, np.ndarray]]:
+    chosen = pool.draw(np.random.default_rng([recipe.seed, 0, stage, step]), recipe.towers[stage].draw["clips"])
+    return [(recipe.towers[stage].name, chosen)]
 
 
 def _fit_language(thinker: Thinker, pool: ClipPool, recipe: NanoRecipe, out: Path, resume: bool) -> dict[str, float]:
     out.mkdir(exist_ok=True)
-    for module in (thinker.text_model, thinker.model.lm_head, thinker.head):
-        module.requires_grad_(True)
-    objective = Objective(thinker, recipe.losses)
-
-    def draw(stage: int, step: int) -> list[Batch]:
-        return [_draw(thinker, pool, np.random.default_rng([recipe.seed, 1, stage, step]), **recipe.stages[stage].draw)]
 
     def judge(_: Stage) -> dict:
-        return {"validation": validate(thinker)}
+        return {"validation": validate(thinker, modality=recipe.modality)}
 
-    return fit(objective, recipe.stages, draw, out, FitSpec(recipe.seed), resume=resume, on_stage_end=judge)
+    draw = partial(_draw_rows, thinker, pool, recipe)
+    return fit(_objective(thinker, recipe), recipe.stages, draw, out, FitSpec(recipe.seed), resume=resume, on_stage_end=judge)
+
+
+def _objective(thinker: Thinker, recipe: NanoRecipe) -> Objective:
+    """All but the towers is trained."""
+    thinker.model.requires_grad_(False)
+    for module in (thinker.text_model, thinker.model.lm_head, thinker.head):
+        module.requires_grad_(True)
+    return Objective(thinker, recipe.losses)
+
+
+def _draw_rows(thinker: Thinker, pool: ClipPool, recipe: NanoRecipe, stage: int, step: int) -> list[Batch]:
+    return [_draw(thinker, pool, np.random.default_rng([recipe.seed, 1, stage, step]), **recipe.stages[stage].draw)]
 
 
 def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, clips: int, latent: int, text_cot: int, direct: int,

@@ -11,10 +11,12 @@ __all__ = ["validate"]
 _FIRST_SEED = 30_000
 
 
-def validate(thinker: Thinker, n: int = 200, n_others: int = 80) -> dict[str, float | dict[str, float]]:
-    """Share right on questions of the validation split (never the test split): latent by family and overall, text-cot, direct."""
+def validate(thinker: Thinker, n: int = 200, n_others: int = 80, modality: str = "") -> dict[str, float | dict[str, float]]:
+    """Share right on questions of the validation split (never the test split): latent by family and overall, text-cot, direct.
+    modality: "visual" or "audio" where that alone is shown."""
     drawn = draw_questions("validation", n, _FIRST_SEED)
     clips = {w.name: thinker.encode_clip(world_clip(w)) for w in {w.name: w for w, _ in drawn}.values()}
+    clips = {name: clip.only(modality) for name, clip in clips.items()} if modality else clips
     right: dict[str, list[bool]] = {family: [] for family in FAMILIES}
     told: dict[str, float | dict[str, float]] = {}
     for mode in Mode:
