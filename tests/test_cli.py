@@ -243,12 +243,16 @@ def test_bad_use_is_refused_in_one_line(arguments, capsys, monkeypatch):
         (["train", "nano", "--config", "nowhere.json"], "nowhere.json cannot be read as JSON"),
         (["train", "nano", "--config", "CLIP"], "cannot be read as JSON"),
         (["train", "nano", "--dry-run", "--config", "UNKNOWN"], "sets depth, which the recipe does not have"),
+        (["train", "nano", "--out", "RUN"], "holds a run already; add --resume, or choose another --out"),
+        (["train", "nano", "--out", "RUN", "--resume"], "has another recipe (losses, modality, pool, seed, stages, towers, vocabulary)"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_input_is_refused_in_one_sentence(arguments, said, model, clip, tmp_path, capsys):
     (tmp_path / "unknown.json").write_text('{"depth": 3}')
-    places = {"CLIP": clip, "MODEL": model, "UNKNOWN": tmp_path / "unknown.json"}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.json").write_text("{}")
+    places = {"CLIP": clip, "MODEL": model, "UNKNOWN": tmp_path / "unknown.json", "RUN": tmp_path / "run"}
     assert main([str(places.get(argument, argument)) for argument in arguments]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
