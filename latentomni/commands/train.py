@@ -82,8 +82,6 @@ def _run_nano(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, A
     if args.data or args.model:
         raise RequestError("nano is trained from scratch on clips that it draws; leave --data and --model out.")
     recipe = _recipe(args)
-    for stage in (*recipe.towers, *recipe.stages):
-        say(f"{stage.name}: {stage.steps} steps of {_rows(stage.draw)}, latents from {stage.phase.kind}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if args.dry_run:
         plan = plan_nano(recipe)
@@ -106,11 +104,6 @@ def _described(plan: dict[str, Any]) -> list[str]:
         f"Memory: {memory['steps'] / 2**30:.2f} GiB for steps, {memory['pool'] / 2**30:.2f} GiB for the clips.",
         f"About {plan['seconds_total'] / 3600:.2g} hours of steps on this machine.",
     ]
-
-
-def _rows(draw: dict[str, Any]) -> str:
-    kinds = {"clips": draw["clips"], "comparisons in words": draw.get("compare", 0)}
-    return " and ".join(f"{n} {kind}" for kind, n in kinds.items() if n)
 
 
 def _recipe(args: argparse.Namespace) -> "NanoRecipe":
