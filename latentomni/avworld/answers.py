@@ -7,6 +7,7 @@ from latentomni.avworld.vocabulary import COLOURS, COUNTS, PLACES, SHAPES, SOUND
 
 __all__ = ["answers", "parse_answer"]
 
+_OBJECTS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 _ANSWERS = {
     "colour": COLOURS,
     "shape": SHAPES,
@@ -16,6 +17,10 @@ _ANSWERS = {
     "count": COUNTS,
     "order": COLOURS,
     "pair": tuple(f"{first} and {then}" for first, then in permutations(COLOURS, 2)),
+    "shade": SOUNDS,
+    "loudness": _OBJECTS,
+    "pitch": _OBJECTS,
+    "onset": _OBJECTS,
 }
 
 

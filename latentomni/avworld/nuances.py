@@ -1,0 +1,119 @@
+"""Questions that words answer badly: which of two moments is bluer, louder, higher or sooner, by however little.
+
+Each needs both modalities: a moment is named by its sound where the picture is compared, and by its object where the sound is.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations, count
+
+import numpy as np
+
+from latentomni.avworld.questions import Question, Step
+from latentomni.avworld.world import SPLITS, Scene, World, sample_world
+
+__all__ = ["NUANCES", "Nuance", "heldout_nuances", "nuances"]
+
+HELDOUT_SEED = 40_000
+_BLUE = 2 / 3  # hue
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """measure: what is compared, the greater wins. span: of the measure over all scenes. words: for a lower and a higher one, split
+    at `middle`. by_sound: the picture is compared, so scenes are named by their sounds."""
+
+    measure: Callable[[Scene], float]
+    span: float
+    middle: float
+    words: tuple[str, str]
+    by_sound: bool
+    asked: tuple[str, ...]
+    closing: str
+
+
+NUANCES = {
+    "shade": _Kind(
+        lambda s: math.cos(2 * math.pi * (s.hue - _BLUE)), 2.0, 0.0, ("yellowish", "bluish"), True,
+        ("Is the background bluer with the {a} or with the {b}?", "When is the background bluer: when you hear the {a} or the {b}?",
+         "With which sound is the background bluer, the {a} or the {b}?"),
+        "It is bluer with the {answer}.",
+    ),
+    "loudness": _Kind(
+        lambda s: s.loudness, 0.5, 0.75, ("soft", "loud"), False,
+        ("Is the sound louder with the {a} or with the {b}?", "When is the sound louder: when you see the {a} or the {b}?",
+         "With which object is the sound louder, the {a} or the {b}?"),
+        "It is louder with the {answer}.",
+    ),
+    "pitch": _Kind(
+        lambda s: math.log2(s.pitch), math.log2(1.25 / 0.8), 0.0, ("low", "high"), False,
+        ("Is the sound higher than usual rather with the {a} or with the {b}?", "When is the sound tuned higher: when you see the {a} or the {b}?",
+         "With which object is the sound tuned higher, the {a} or the {b}?"),
+        "It is higher with the {answer}.",
+    ),
+    "onset": _Kind(
+        lambda s: s.window.start_s - s.onset_s, 0.8, -0.4, ("late", "early"), False,
+        ("Does the sound begin sooner with the {a} or with the {b}?", "When does the sound begin sooner: when you see the {a} or the {b}?",
+         "With which object does the sound begin sooner, the {a} or the {b}?"),
+        "It begins sooner with the {answer}.",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Nuance(Question):
+    """difference: between the two moments, as a share of what scenes can differ by."""
+
+    difference: float = 0.0
+
+
+def nuances(world: World) -> tuple[Nuance, ...]:
+    """Every question of every kind about every two scenes of `world.askable`, named in a random order."""
+    rng = np.random.default_rng([SPLITS.index(world.split), world.seed, 4])
+    pairs = list(combinations(world.askable, 2))
+    return tuple(_ask(kind, pair if rng.random() < 0.5 else pair[::-1], rng) for kind in NUANCES for pair in pairs)
+
+
+def heldout_nuances(n: int = 400, seed: int = HELDOUT_SEED) -> list[tuple[World, Nuance]]:
+    """`n` questions of the test split, balanced over kinds and over which of the two named moments it is; four a clip."""
+    drawn: list[tuple[World, Nuance]] = []
+    for number in count():
+        world = sample_world(seed + number, "test")
+        rng = np.random.default_rng([seed, number, 5])
+        for k, kind in enumerate(NUANCES):
+            if len(drawn) == n:
+                return drawn
+            first, second = rng.permutation(len(world.askable))[:2]
+            pair = _greater_first(kind, world.askable[first], world.askable[second])
+            drawn.append((world, _ask(kind, pair if (number + k) % 2 else pair[::-1], rng)))
+    raise AssertionError
+
+
+def _greater_first(kind: str, a: Scene, b: Scene) -> tuple[Scene, Scene]:
+    return (a, b) if NUANCES[kind].measure(a) > NUANCES[kind].measure(b) else (b, a)
+
+
+def _ask(kind: str, pair: tuple[Scene, Scene], rng: np.random.Generator) -> Nuance:
+    """A question that names the scenes in the order of `pair`."""
+    asked = NUANCES[kind]
+    names = [s.sound if asked.by_sound else s.object for s in pair]
+    best, other = _greater_first(kind, *pair)
+    answer = best.sound if asked.by_sound else best.object
+    verb = "listen" if asked.by_sound else "look"
+    return Nuance(
+        kind,
+        asked.asked[int(rng.integers(len(asked.asked)))].format(a=names[0], b=names[1]),
+        answer,
+        tuple(Step(f"I {verb} for the {name}.", s.window, name, _told(s)) for name, s in zip(names, pair, strict=True)),
+        asked.closing.format(answer=answer),
+        0.5,
+        0.5,
+        (asked.measure(best) - asked.measure(other)) / asked.span,
+    )
+
+
+def _told(scene: Scene) -> str:
+    """What there is to see and hear as words have it: a measure is one of two words."""
+    words = [kind.words[kind.measure(scene) > kind.middle] for kind in NUANCES.values()]
+    return f"{scene.object}, {scene.sound}, {', '.join(words)}."
