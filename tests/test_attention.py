@@ -55,4 +55,4 @@ def test_queries_of_zero_spread_their_attention_evenly_over_what_they_see(tiny64
     told = attention_shares(tiny64, row, prompt)
     media = np.array(row.kinds) == Kind.MEDIA
     np.testing.assert_allclose(told.expected, [media[: i + 1].mean() for i in told.tokens])
-    np.testing.assert_allclose(told.direct, np.tile(told.expected, (len(told.direct), 1)), atol=1e-12)
+    np.testing.assert_allclose(told.direct, np.tile(told.expected, (len(told.direct), 1)), atol=2e-6)  # the stock softmax is in float32
