@@ -16,9 +16,10 @@ __all__ = ["Answer", "answer_batches"]
 
 @dataclass
 class Answer:
-    """What a model gave for one question: its text, its blocks' windows, and their latents in order, K a block."""
+    """What a model gave for one question: its text, of how many tokens, its blocks' windows, and their latents in order, K a block."""
 
     text: str = ""
+    tokens: int = 0
     windows: list[Window] = field(default_factory=list)
     latents: list[LatentStep] = field(default_factory=list)
 
@@ -37,5 +38,5 @@ def answer_batches(thinker: Thinker, asked: list[tuple[ClipFeatures, str]], mode
             elif isinstance(event, LatentStep):
                 answers[b].latents.append(event)
             elif isinstance(event, Finished):
-                answers[b].text = event.answer
+                answers[b].text, answers[b].tokens = event.answer, event.tokens
         yield from answers

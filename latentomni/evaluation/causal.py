@@ -59,17 +59,19 @@ class _Outcome:
     log_p: float
 
 
-def evaluate_causal(thinker: Thinker, cases: list[Case], sampling: SamplingSpec, seed: int = 0,
-                    progress: Callable = lambda items, _: items) -> dict:  # fmt: skip
-    """All arms over `cases`; keys as in the command line's contract. `seed` decides donors, noise, orders and control windows.
+def evaluate_causal(thinker: Thinker, cases: list[Case], sampling: SamplingSpec, seed: int = 0, progress: Callable = lambda items, _: items,
+                    *, arms: tuple[Arm, ...] = tuple(Arm), moves_input: bool = True) -> dict:  # fmt: skip
+    """The arms over `cases`; keys as in the command line's contract. `seed` decides donors, noise, orders and control windows.
+    arms: with those that the summary is made of (intact, mean, another clip, and both of the markers). moves_input: whether the
+    cited window is blacked out, too, for which clips are read and encoded again.
 
     Every arm is compared with the intact answers to the same cases: those where it is defined (another clip needs a donor,
     the oracle a true window). An answer without a block has nothing to change and counts as unchanged.
     """
     runs = list(_answer_all(thinker, cases, sampling, progress))
     _gather_material(thinker, runs, np.random.default_rng(seed))
-    outcomes = _try_arms(thinker, runs, sampling, seed, progress)
-    arms = {arm: _compare(outcomes[Arm.INTACT], outcomes[arm]) for arm in Arm}
+    outcomes = _try_arms(thinker, runs, arms, sampling, seed, progress)
+    compared = {arm: _compare(outcomes[Arm.INTACT], outcomes[arm]) for arm in arms}
     return {
         "n": len(runs),
         "clips": len({case.clip for case in cases}),
@@ -77,13 +79,12 @@ def evaluate_causal(thinker: Thinker, cases: list[Case], sampling: SamplingSpec,
         "positions": str(thinker.spec.positions),
         "with_block": _mean(bool(run.row.windows) for run in runs),
         "intact_repeats": _mean(said.text.startswith(run.text) for said, run in zip(outcomes[Arm.INTACT], runs, strict=True)),
-        "arms": {str(arm): scores for arm, scores in arms.items()},
+        "arms": {str(arm): scores for arm, scores in compared.items()},
         "follows_donor": _follows_donor(runs, outcomes[Arm.OTHER_CLIP]),
         "follows_donor_control": _follows_donor(runs, outcomes[Arm.MEAN]),
-        "marker_only_share": _marker_only_share(*(arms[a]["accuracy"] for a in (Arm.INTACT, Arm.REMOVED_MARKERS_KEPT, Arm.MARKERS_REMOVED))),
+        "marker_only_share": _marker_only_share(*(compared[a]["accuracy"] for a in (Arm.INTACT, Arm.REMOVED_MARKERS_KEPT, Arm.MARKERS_REMOVED))),
         **_collapse(runs),
-        "input_side": _input_side(thinker, _one_a_clip(runs)[:_MAX_CLIPS], np.random.default_rng([seed, 1]), progress),
-    }
+    } | ({"input_side": _input_side(thinker, _one_a_clip(runs)[:_MAX_CLIPS], np.random.default_rng([seed, 1]), progress)} if moves_input else {})
 
 
 def _answer_all(thinker: Thinker, cases: list[Case], sampling: SamplingSpec, progress: Callable) -> Iterator[_Run]:
@@ -156,11 +157,12 @@ def _anchors(run: _Run, windows: list[Window] | tuple[Window, ...]) -> torch.Ten
     return torch.stack([torch.where(exists[:, None], a.to(own), z) for (a, exists), z in zip(pooled, own, strict=True)])
 
 
-def _try_arms(thinker: Thinker, runs: list[_Run], sampling: SamplingSpec, seed: int, progress: Callable) -> dict[Arm, list[_Outcome | None]]:
+def _try_arms(thinker: Thinker, runs: list[_Run], arms: tuple[Arm, ...], sampling: SamplingSpec, seed: int,
+              progress: Callable) -> dict[Arm, list[_Outcome | None]]:  # fmt: skip
     """What each run says under each arm; None where the arm is undefined for it. What precedes the first block is read once
     for all arms."""
     unchanged = [None if run.row.windows else _judged(run, run.text, 0.0) for run in runs]
-    outcomes = {arm: list(unchanged) for arm in Arm}
+    outcomes = {arm: list(unchanged) for arm in arms}
     whole = [i for i, run in enumerate(runs) if run.row.windows]
     sampling = replace(sampling, max_blocks=0)
     for start in progress(range(0, len(whole), _BATCH), "arms"):
@@ -168,7 +170,7 @@ def _try_arms(thinker: Thinker, runs: list[_Run], sampling: SamplingSpec, seed: 
         rows = [runs[i].row for i in chunk]
         prefix = read_prefix(thinker, rows, [row.kinds.index(Kind.TRIGGER) - 1 for row in rows])  # one token is left to go on from
         closings = [thinker.cached_text(runs[i].case.closing) for i in chunk]
-        for arm in Arm:
+        for arm in arms:
             changed = [_changed(runs[i], arm, [seed, i]) for i in chunk]
             scores = score(thinker, [copy for copy, _ in changed], closings, prefix)
             texts = _write(thinker, [_changed(runs[i], arm, [seed, i])[0] for i in chunk], sampling, prefix)

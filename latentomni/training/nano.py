@@ -35,7 +35,7 @@ from latentomni.training.towers import TowerObjective, scale_features
 from latentomni.training.turns import Segment, Turn
 from latentomni.training.validation import validate
 
-__all__ = ["NanoRecipe", "plan_nano", "question_turn", "train_nano"]
+__all__ = ["NanoRecipe", "choose_questions", "noisy", "plan_nano", "question_turn", "train_nano"]
 
 _LOSSES = LossSpec(
     alignment=4.0, alignment_reduction="mean", sync=0.02, clock=0.5, search=0.5,
@@ -222,11 +222,11 @@ def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, clips: int
     is_narrated = rng.random() < narrate
     examples = []
     for i in pool.draw(rng, clips) if clips else ():
-        turns = [question_turn(q, mode) for q, mode in zip(_choose(rng, pool.questions[i], len(modes)), modes, strict=True)]
+        turns = [question_turn(q, mode) for q, mode in zip(choose_questions(rng, pool.questions[i], len(modes)), modes, strict=True)]
         turns = [turns[k] for k in rng.permutation(len(turns))]
         if is_narrated:
             turns.append(Turn("Describe the clip.", Mode.DIRECT, (narration(pool.worlds[i]),), "narration"))
-        examples.append(build_example(thinker, _noisy(pool.features[i]), turns, isolated=rng.random() >= talk))
+        examples.append(build_example(thinker, noisy(pool.features[i]), turns, isolated=rng.random() >= talk))
     nothing = no_clip(thinker.hidden_size)
     for i in rng.integers(len(pool.worlds), size=compare):
         asked = [q for q in pool.questions[i] if q.family == "sync"]
@@ -234,7 +234,7 @@ def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, clips: int
     return make_batch(thinker, examples, [1] * clips + ([compare] if clips and compare else [1] * compare))  # one row as long as a clip's
 
 
-def _choose(rng: np.random.Generator, asked: tuple[Question, ...], count: int) -> list[Question]:
+def choose_questions(rng: np.random.Generator, asked: tuple[Question, ...], count: int) -> list[Question]:
     """`count` different questions, of every family as often as `_OFTEN` says."""
     sizes: dict[str, int] = {}
     for q in asked:
@@ -243,7 +243,7 @@ def _choose(rng: np.random.Generator, asked: tuple[Question, ...], count: int) -
     return [asked[i] for i in rng.choice(len(asked), count, replace=False, p=p / p.sum())]
 
 
-def _noisy(clip: ClipFeatures, std: float = 0.05) -> ClipFeatures:
+def noisy(clip: ClipFeatures, std: float = 0.05) -> ClipFeatures:
     """Features in float32 with a little noise, so that five thousand clips are not learned by heart."""
     visual, audio = (x.float() + std * torch.randn(x.shape) for x in (clip.visual, clip.audio))
     return replace(clip, visual=visual, audio=audio)

@@ -1,0 +1,132 @@
+"""Train and score every arm with every seed, one after the other. A run that is done is a file; what was killed goes on.
+
+All arms begin from one start, see the same clips, questions and noise of a seed in the same order, and take as many steps.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from latentomni import checkpoints
+from latentomni.avworld.nuances import nuances
+from latentomni.config import Mode
+from latentomni.modeling import Thinker
+from latentomni.runtime import DONORS_FILE
+from latentomni.study.arms import ARMS, StudyArm
+from latentomni.study.scores import ScoreSpec, Set, question_sets, score_arm
+from latentomni.training.batches import Batch, make_batch
+from latentomni.training.examples import build_example
+from latentomni.training.feedback import Phase
+from latentomni.training.loop import FitSpec, Stage, check_run, fit, write_recipe
+from latentomni.training.losses import Objective
+from latentomni.training.nano import NanoRecipe, choose_questions, noisy, train_nano
+from latentomni.training.pool import ClipPool
+
+__all__ = ["StudySpec", "run_study"]
+
+
+def _start() -> NanoRecipe:
+    """nano's first stages, with windows looked for before latents and in words alike."""
+    narrate, compare, localise = NanoRecipe().stages[:3]
+    return NanoRecipe(stages=(narrate, compare, replace(localise, draw=localise.draw | {"latent": 3, "text_cot": 3})))
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """Everything that decides the study. start: the recipe that makes what all arms begin from. begin_from: a checkpoint to begin from
+    instead. anchors, feedback: steps of the two halves.
+    clips: rows per step. easy, hard: questions per row of each set. pool: clips to draw from."""
+
+    arms: tuple[str, ...] = tuple(ARMS)
+    seeds: tuple[int, ...] = (1, 2, 3)
+    start: NanoRecipe = field(default_factory=_start)
+    begin_from: str = ""
+    anchors: int = 120
+    feedback: int = 80
+    lr: float = 1e-3
+    clips: int = 8
+    easy: int = 3
+    hard: int = 3
+    pool: int = 2000
+    scores: ScoreSpec = field(default_factory=ScoreSpec)
+
+    def stages(self, arm: StudyArm) -> tuple[Stage, ...]:
+        rollout = Phase("rollout", share=0.85, noise=0.1) if arm.feedback and arm.mode is Mode.LATENT else Phase(noise=0.1)
+        return Stage("anchors", self.anchors, self.lr, Phase(noise=0.1)), Stage("feedback", self.feedback, self.lr / 2, rollout)
+
+
+def run_study(out: Path, logs: Path, spec: StudySpec, say: Callable[[str], None], progress: Callable) -> int:
+    """Do what is not done yet; returns how many runs were. `out` keeps what is being trained, `logs` one JSON file a run."""
+    check_run(out, asdict(spec), resume=True)
+    write_recipe(out, asdict(spec))
+    logs.mkdir(parents=True, exist_ok=True)
+    todo = [(seed, name) for seed in spec.seeds for name in spec.arms if not (logs / f"{name}-{seed}.json").is_file()]
+    if not todo:
+        return 0
+    start = spec.begin_from or _make_start(out / "start", spec.start)
+    pool, sets = _material(start, spec, progress)
+    for number, (seed, name) in enumerate(todo, 1):
+        say(f"{number} of {len(todo)}: {name}, seed {seed}")
+        _write(logs / f"{name}-{seed}.json", _run(out / f"{name}-{seed}", start, pool, sets, ARMS[name], seed, spec))
+    return len(todo)
+
+
+def _make_start(out: Path, recipe: NanoRecipe) -> str:
+    checkpoint = out / "checkpoint"
+    if not (checkpoint / DONORS_FILE).is_file():  # written last
+        train_nano(out, recipe, resume=True)
+    return str(checkpoint)
+
+
+def _material(start: str, spec: StudySpec, progress: Callable) -> tuple[ClipPool, dict[str, Set]]:
+    thinker = checkpoints.load(start)
+    pool = ClipPool(thinker, spec.pool, 0, "train", progress)
+    pool.encode(thinker, progress)
+    return pool, question_sets(thinker, spec.scores.answered, progress)
+
+
+def _run(out: Path, start: str, pool: ClipPool, sets: dict[str, Set], arm: StudyArm, seed: int, spec: StudySpec) -> dict[str, Any]:
+    thinker = checkpoints.load(start)
+    thinker = replace(thinker, spec=replace(thinker.spec, **arm.latent), name=arm.name)
+    thinker.model.requires_grad_(False)
+    for module in (thinker.text_model, thinker.model.lm_head, thinker.head):
+        module.requires_grad_(True)
+    objective = Objective(thinker, replace(spec.start.losses, **arm.losses))
+
+    def draw(stage: int, step: int) -> list[Batch]:
+        return [_draw(thinker, pool, arm, np.random.default_rng([seed, stage, step]), spec)]
+
+    out.mkdir(exist_ok=True)
+    fit(objective, spec.stages(arm), draw, out, FitSpec(seed, save_every=50, log_every=10), resume=True)
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    began = time.perf_counter()
+    scores = score_arm(thinker, arm, sets, spec.scores)
+    return {"arm": arm.name, "seed": seed, "train_seconds": log[-1]["seconds"], "score_seconds": round(time.perf_counter() - began, 1),
+            "device": str(thinker.device), "torch": torch.__version__, "spec": thinker.spec.to_dict(), **scores, "curve": log}  # fmt: skip
+
+
+def _draw(thinker: Thinker, pool: ClipPool, arm: StudyArm, rng: np.random.Generator, spec: StudySpec) -> Batch:
+    """One step's rows; which clips and questions follows from `rng` alone, whatever the arm."""
+    examples = []
+    for i in pool.draw(rng, spec.clips):
+        asked = [*choose_questions(rng, pool.questions[i], spec.easy), *_some(rng, nuances(pool.worlds[i]), spec.hard)]
+        examples.append(build_example(thinker, noisy(pool.features[i]), [arm.turn(asked[k]) for k in rng.permutation(len(asked))], isolated=True))
+    return make_batch(thinker, examples)
+
+
+def _some(rng: np.random.Generator, asked: tuple, count: int) -> list:
+    return [asked[k] for k in rng.choice(len(asked), count, replace=False)]
+
+
+def _write(path: Path, run: dict[str, Any]) -> None:
+    """In one move, so that a kill leaves no half of a run."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,121 @@
+"""What an arm is scored on: both sets of questions, cost, attention, evidence, and whether its latents matter."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from latentomni.answering import Answer, answer_batches
+from latentomni.attention import attention_shares
+from latentomni.avworld import heldout_questions, parse_answer, world_clip
+from latentomni.avworld.answers import answers
+from latentomni.avworld.nuances import Nuance, heldout_nuances
+from latentomni.avworld.questions import Question
+from latentomni.config import Mode, SamplingSpec
+from latentomni.evaluation.cases import Case
+from latentomni.evaluation.causal import evaluate_causal
+from latentomni.evidence import block_moment
+from latentomni.generation import generate
+from latentomni.interventions import Arm
+from latentomni.modeling import Thinker
+from latentomni.processing import add_question, new_sequence
+from latentomni.runtime import Evidence
+from latentomni.sequence import ClipFeatures
+from latentomni.study.arms import StudyArm
+
+__all__ = ["ScoreSpec", "question_sets", "score_arm"]
+
+_TRIED = (Arm.INTACT, Arm.MEAN, Arm.OTHER_CLIP, Arm.REMOVED_MARKERS_KEPT, Arm.MARKERS_REMOVED)
+_SAMPLING = SamplingSpec(max_new_tokens=96, max_blocks=2)
+
+Set = list[tuple[ClipFeatures, Case, Question]]
+
+
+@dataclass(frozen=True)
+class ScoreSpec:
+    """Questions of each set: answered, with their latents changed, and with their attention looked at."""
+
+    answered: int = 240
+    changed: int = 48
+    watched: int = 24
+
+
+def question_sets(thinker: Thinker, n: int, progress: Callable) -> dict[str, Set]:
+    """The two held-out sets with their clips encoded once for all arms, whose towers are the same."""
+    sets: dict[str, Set] = {}
+    for name, drawn in (("easy", heldout_questions(n)), ("hard", heldout_nuances(n))):
+        read = {w.name: partial(world_clip, w) for w, _ in drawn}
+        features = {clip: thinker.encode_clip(make()) for clip, make in progress(list(read.items()), f"{name} clips")}
+        sets[name] = [
+            (features[w.name], Case(w.name, features[w.name], read[w.name], q.text, q.answer, partial(parse_answer, q.family), q.closing,
+                                    q.windows, q.family, answers(q.family)), q)
+            for w, q in drawn
+        ]  # fmt: skip
+    return sets
+
+
+def score_arm(thinker: Thinker, arm: StudyArm, sets: dict[str, Set], spec: ScoreSpec) -> dict[str, Any]:
+    """Scores of each set. right: a 1 or 0 per question, in their fixed order, so that arms can be compared in pairs."""
+    return {"sets": {name: _score_set(thinker, arm, asked, spec) for name, asked in sets.items()}}
+
+
+def _score_set(thinker: Thinker, arm: StudyArm, asked: Set, spec: ScoreSpec) -> dict[str, Any]:
+    began = time.perf_counter()
+    told = list(answer_batches(thinker, [(clip, q.text) for clip, _, q in asked], arm.mode))
+    seconds = time.perf_counter() - began
+    right = [parse_answer(q.family, a.text) == q.answer for (_, _, q), a in zip(asked, told, strict=True)]
+    scores = {
+        "families": [q.family for _, _, q in asked],
+        "differences": [round(q.difference, 4) for _, _, q in asked if isinstance(q, Nuance)],
+        "right": "".join(str(int(r)) for r in right),
+        "accuracy": round(float(np.mean(right)), 4),
+        "decoder_steps": round(float(np.mean([a.tokens + len(a.latents) for a in told])), 2),
+        "seconds_per_answer": round(seconds / len(asked), 4),
+        "attention": _attention(thinker, arm, asked[: spec.watched]),
+    }
+    if arm.mode is not Mode.LATENT:
+        return scores
+    causal = evaluate_causal(thinker, [case for _, case, _ in asked[: spec.changed]], _SAMPLING, arms=_TRIED, moves_input=False)
+    kept = ("arms", "follows_donor", "follows_donor_control", "marker_only_share", "between_clip_variance", "effective_rank", "raw_cosine")
+    return scores | {"window_iou": _window_iou(asked, told), "evidence": _evidence(thinker, asked, told), "causal": {k: causal[k] for k in kept}}
+
+
+def _window_iou(asked: Set, told: list[Answer]) -> float:
+    pairs = [(q.windows, a.windows) for (_, _, q), a in zip(asked, told, strict=True)]
+    return round(float(np.mean([sum(t.iou(w) for t, w in zip(own, true, strict=False)) / len(true) for true, own in pairs])), 4)
+
+
+def _evidence(thinker: Thinker, asked: Set, told: list[Answer]) -> dict[str, float | None]:
+    """Share of blocks most of whose latents of a modality are most similar to a moment in the true window."""
+    k, banks = thinker.spec.n_latents, {}
+    hits: dict[str, list[bool]] = {"visual": [], "audio": []}
+    for (clip, _, question), answer in zip(asked, told, strict=True):
+        bank = banks.setdefault(id(clip), Evidence(clip, None))
+        for n, window in enumerate(question.windows[: len(answer.windows)]):
+            steps = [bank.of(step) for step in answer.latents[n * k : (n + 1) * k]]
+            for modality, found in hits.items():
+                span = block_moment([s.matches for s in steps if s.modality == modality])
+                found.append(span is not None and window.contains((span[0] + span[1]) / 2))
+    present = {"visual": thinker.spec.visual, "audio": thinker.spec.audio}
+    return {m: round(float(np.mean(found)), 4) if found and present[m] else None for m, found in hits.items()}
+
+
+def _attention(thinker: Thinker, arm: StudyArm, asked: Set) -> dict[str, list[float]]:
+    """(L,) means over the words of the answers: share on media, on latents, and what an even spread would give to media."""
+    direct, via_latents, expected = [], [], []
+    for clip, _, question in asked:
+        row = new_sequence(clip, thinker.spec, thinker.ids, thinker.cached_text)
+        add_question(row, question.text, arm.mode, thinker.cached_text)
+        prompt = len(row)
+        for _ in generate(thinker, [row], [arm.mode], _SAMPLING):
+            pass
+        told = attention_shares(thinker, row, prompt)
+        words = ~told.is_latent
+        direct.append(told.direct[:, words].mean(1))
+        via_latents.append(told.via_latents[:, words].mean(1))
+        expected.append(told.expected[words].mean())
+    means = {"direct": np.mean(direct, 0), "via_latents": np.mean(via_latents, 0), "even": [np.mean(expected)]}
+    return {name: [round(float(x), 4) for x in values] for name, values in means.items()}
