@@ -17,8 +17,9 @@ PACKAGES = ("latentomni", "visualizers", "app")
 # Nothing on the left may know what stands to its right. What no entry names belongs to the model.
 CHAIN = ("foundation", "media", "model", "runtime", "visualizers", "app")
 FOUNDATION = {f"latentomni.{name}" for name in ("bundle", "clock", "config", "errors", "events", "evidence", "trace")}
-LEAVES = {f"latentomni.{name}" for name in ("avworld", "bench", "commands", "evaluation", "training")}
+LEAVES = {f"latentomni.{name}" for name in ("avworld", "bench", "commands", "evaluation", "study", "training")}
 COMPOSITION = {"latentomni.cli", "latentomni.__main__"}
+MEASURED = {"latentomni.bench": {"latentomni.training"}, "latentomni.study": {"latentomni.training", "latentomni.evaluation"}}
 
 DOORS = {
     "av": ("latentomni.media",),
@@ -130,8 +131,7 @@ def test_nothing_knows_what_stands_to_its_right(module):
 @pytest.mark.parametrize("module", [m for m in modules() if within(m, LEAVES - {"latentomni.commands"})])
 def test_leaves_know_neither_each_other_nor_what_is_shown(module):
     own = ".".join(module.split(".")[:2])
-    measured = {"latentomni.training"} if own == "latentomni.bench" else set()
-    others = LEAVES - {own, "latentomni.avworld", *measured} | COMPOSITION | {"visualizers", "app"}
+    others = LEAVES - {own, "latentomni.avworld", *MEASURED.get(own, ())} | COMPOSITION | {"visualizers", "app"}
     assert [i.target for i in imports(module) if within(i.target, others)] == []
 
 

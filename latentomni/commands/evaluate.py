@@ -89,8 +89,9 @@ def _about(runtime: "Runtime", args: argparse.Namespace) -> dict[str, Any]:
 
 def _run_causal(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     from latentomni.config import SamplingSpec
-    from latentomni.evaluation.card import causal_section, write_section
+    from latentomni.evaluation.card import CAUSAL, causal_section
     from latentomni.evaluation.causal import evaluate_causal
+    from latentomni.markdown import write_section
 
     folder = _card_folder(args.model) if args.write_card else None
     runtime, cases = _causal_cases(args)
@@ -100,7 +101,7 @@ def _run_causal(args: argparse.Namespace, say: Callable[..., None]) -> dict[str,
     results |= evaluate_causal(runtime.thinker, cases, sampling, args.seed or 0, _progress)
     _show_arms(results, say)
     if folder is not None:
-        say(f"Written to {write_section(folder, causal_section(results))}.")
+        say(f"Written to {write_section(folder / 'README.md', CAUSAL, causal_section(results))}.")
     return {**results, **_about(runtime, args)}
 
 

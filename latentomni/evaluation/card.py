@@ -1,13 +1,10 @@
 """The model card's section "Do the latents matter?": what `evaluate_causal` measured, in words and numbers, misses included."""
 
-from pathlib import Path
 from textwrap import fill
 
-from latentomni.errors import CheckpointError
+__all__ = ["CAUSAL", "causal_section"]
 
-__all__ = ["causal_section", "write_section"]
-
-_BEGIN, _END = "<!-- causal arms: begin -->", "<!-- causal arms: end -->"
+CAUSAL = "causal arms"  # the section's name in a model card
 _ARMS = {
     "intact": "its own latents",
     "zero": "zeros",
@@ -103,17 +100,3 @@ def _number(value: float | None, form: str = ".3f") -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def write_section(folder: Path, section: str) -> Path:
-    """Put the section into the folder's model card: in place of the one that stands there, else at the end."""
-    path = Path(folder) / "README.md"
-    block = f"{_BEGIN}\n{section}\n{_END}"
-    try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else f"# {Path(folder).name}\n"
-        before, begin, rest = text.partition(_BEGIN)
-        _, end, after = rest.partition(_END)
-        path.write_text(f"{before}{block}{after}" if begin and end else f"{text.rstrip()}\n\n{block}\n", encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"The model card {path} cannot be written ({error}); make its folder writable.") from error
-    return path

@@ -98,6 +98,7 @@ def _run(out: Path, start: str, pool: ClipPool, sets: dict[str, Set], arm: Study
     thinker.model.requires_grad_(False)
     for module in (thinker.text_model, thinker.model.lm_head, thinker.head):
         module.requires_grad_(True)
+    torch.manual_seed(seed)  # the time probes begin at random
     objective = Objective(thinker, replace(spec.start.losses, **arm.losses))
 
     def draw(stage: int, step: int) -> list[Batch]:

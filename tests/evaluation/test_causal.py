@@ -16,7 +16,7 @@ from latentomni import checkpoints
 from latentomni.cli import main
 from latentomni.clock import Window
 from latentomni.config import AttentionFlow, Mode, SamplingSpec
-from latentomni.evaluation.card import causal_section, write_section
+from latentomni.evaluation.card import causal_section
 from latentomni.evaluation.cases import Case, avworld_cases, record_cases
 from latentomni.evaluation.causal import drop_interval, evaluate_causal, mcnemar_p
 from latentomni.events import Finished
@@ -208,18 +208,6 @@ def test_the_card_says_what_was_measured_and_missed(results):
     assert "in at least 0.5 | 0.100 | **missed** |" in missed
     assert "at most 0.3 | 0.500 | **missed** |" in missed
     assert "of 4 clips in at least 0.8 | not measured | not measured |" in missed
-
-
-def test_the_section_stands_once_in_the_card(tmp_path):
-    write_section(tmp_path, "new card")
-    assert (tmp_path / "README.md").read_text().startswith(f"# {tmp_path.name}\n\n")
-    (tmp_path / "README.md").write_text("# nano\n\nIt answers.\n")
-    path = write_section(tmp_path, "first")
-    text = path.read_text()
-    assert text.startswith("# nano\n\nIt answers.\n\n") and text.count("first") == 1
-    path.write_text(text + "\n## Files\n")
-    write_section(tmp_path, "second")
-    assert path.read_text() == text.replace("first", "second") + "\n## Files\n"
 
 
 @pytest.fixture(scope="module")

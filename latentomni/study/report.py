@@ -1,0 +1,229 @@
+"""What the logged runs say: means over seeds, intervals, paired comparisons with the first arm, as figures and as Markdown.
+
+Dimensions: S seeds, N questions of a set, R resamples.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentomni.errors import DataError
+from latentomni.study.arms import ARMS
+
+__all__ = ["REFERENCE", "SETS", "Study", "holm", "read_study", "summarise", "tables"]
+
+REFERENCE = "latentomni"
+SETS = ("easy", "hard")
+_RESAMPLES = 4000
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """runs: by arm, then seed, as `run_study` logs them; every arm has every seed."""
+
+    runs: dict[str, dict[int, dict[str, Any]]]
+
+    @property
+    def arms(self) -> list[str]:
+        return list(self.runs)
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(next(iter(self.runs.values())))
+
+    def of(self, arm: str, name: str) -> list[dict[str, Any]]:
+        """The scores of one arm on one set, a seed after the other."""
+        return [self.runs[arm][seed]["sets"][name] for seed in self.seeds]
+
+    def right(self, arm: str, name: str) -> np.ndarray:
+        """(S, N) of 0 and 1."""
+        return np.array([[int(c) for c in scores["right"]] for scores in self.of(arm, name)])
+
+    @cached_property
+    def _weights(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Per set (R, S) and (R, N): how often a resample holds each seed and question, as shares. The same for all arms."""
+        rng = np.random.default_rng(0)
+        drawn = {}
+        for name in SETS:
+            s, n = self.right(self.arms[0], name).shape
+            drawn[name] = rng.multinomial(s, [1 / s] * s, _RESAMPLES) / s, rng.multinomial(n, [1 / n] * n, _RESAMPLES) / n
+        return drawn
+
+    def resampled(self, arm: str, name: str) -> np.ndarray:
+        """(R,) accuracy with seeds and questions drawn again, paired across arms."""
+        seeds, questions = self._weights[name]
+        return np.einsum("rs,sn,rn->r", seeds, self.right(arm, name), questions, optimize=True)
+
+    def compare(self, arm: str, name: str) -> dict[str, Any]:
+        """An arm against the reference on the same questions and seeds: the difference, its 95 % interval and two-sided p."""
+        differences = self.resampled(arm, name) - self.resampled(REFERENCE, name)
+        fewer = min((differences <= 0).sum(), (differences >= 0).sum())
+        return {
+            "difference": _rounded(self.right(arm, name).mean() - self.right(REFERENCE, name).mean()),
+            "interval": _interval(differences),
+            "p": _rounded(min(1.0, 2 * (fewer + 1) / (len(differences) + 1))),
+        }
+
+
+def read_study(folder: Path) -> Study:
+    """The logs of a study. Raises DataError where there are none, where one cannot be read, or where an arm lacks a seed."""
+    runs: dict[str, dict[int, dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*-*.json")):
+        try:
+            run = json.loads(path.read_text(encoding="utf-8"))
+            runs.setdefault(run["arm"], {})[run["seed"]] = run
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} is no run of a study ({error}); remove it and run `study` again.") from None
+    if REFERENCE not in runs:
+        raise DataError(f"{folder} holds no run of the arm {REFERENCE}; make some with `study --logs {folder}`.")
+    runs = {name: dict(sorted(runs[name].items())) for name in sorted(runs, key=_place)}
+    seeds = set().union(*runs.values())
+    lacking = [f"{name} seed {seed}" for name in runs for seed in sorted(seeds - set(runs[name]))]
+    if lacking:
+        raise DataError(f"{folder} lacks {len(lacking)} runs ({', '.join(lacking[:5])}); go on with `study --logs {folder}`.")
+    return Study(runs)
+
+
+def _place(name: str) -> int:
+    known = list(ARMS)
+    return known.index(name) if name in known else len(known)
+
+
+def holm(p: Iterable[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979)."""
+    p = list(p)
+    corrected, largest = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
+        corrected[i] = _rounded(largest)
+    return corrected
+
+
+def summarise(study: Study) -> dict[str, Any]:
+    """Figures as JSON: `recipes` {arm: {accuracy per seed, mean and interval over both sets, and the same for each set with the
+    comparison with the reference, cost, attention, evidence, causal figures}}."""
+    recipes: dict[str, Any] = {arm: _accuracy([study.right(arm, name) for name in SETS], [study.resampled(arm, name) for name in SETS]) for arm in study.arms}
+    for name in SETS:
+        others = [arm for arm in study.arms if arm != REFERENCE]
+        compared = {arm: study.compare(arm, name) for arm in others}
+        for arm, p in zip(others, holm(compared[arm]["p"] for arm in others), strict=True):
+            compared[arm]["p_holm"] = p
+        for arm in study.arms:
+            scores = study.of(arm, name)
+            recipes[arm][name] = {
+                **_accuracy([study.right(arm, name)], [study.resampled(arm, name)]),
+                "against_reference": compared.get(arm),
+                **{key: _mean(s[key] for s in scores) for key in ("decoder_steps", "seconds_per_answer")},
+                "attention": {key: _rounded(np.mean([s["attention"][key] for s in scores])) for key in ("direct", "via_latents", "even")},
+                **_of_latents(scores),
+            }
+    for arm in study.arms:
+        recipes[arm]["train_seconds"] = _mean(run["train_seconds"] for run in study.runs[arm].values())
+        recipes[arm]["curve"] = _curve(study, arm)
+        recipes[arm]["hard"]["by_difference"] = _by_difference(study, arm)
+    return {"reference": REFERENCE, "seeds": study.seeds, "questions": {n: study.right(REFERENCE, n).shape[1] for n in SETS}, "recipes": recipes}
+
+
+def _accuracy(right: list[np.ndarray], resampled: list[np.ndarray]) -> dict[str, Any]:
+    """Of several sets: each counts as much as any other."""
+    per_seed = np.mean([r.mean(1) for r in right], 0)
+    return {"accuracy": [_rounded(a) for a in per_seed], "mean": _rounded(per_seed.mean()), "interval": _interval(np.mean(resampled, 0))}
+
+
+def _curve(study: Study, arm: str) -> dict[str, list[float]]:
+    """Cross-entropy of the answers over the steps of all stages, mean over seeds."""
+    lines = [[line for line in run["curve"] if "ce_answer" in line] for run in study.runs[arm].values()]
+    done, steps = 0, []
+    for line, after in zip(lines[0], [*lines[0][1:], None], strict=True):
+        steps.append(done + line["step"])
+        done += line["step"] if after and after["stage"] != line["stage"] else 0
+    told = zip(*([line["ce_answer"] for line in run] for run in lines), strict=True)
+    return {"steps": steps, "ce_answer": [_rounded(np.mean(values)) for values in told]}
+
+
+def _by_difference(study: Study, arm: str) -> list[dict[str, float]]:
+    """Accuracy on hard questions by how much the two moments differ, in fifths of equally many questions."""
+    differences = np.array(study.of(arm, "hard")[0]["differences"])
+    right = study.right(arm, "hard").mean(0)
+    fifths = np.array_split(np.argsort(differences, kind="stable"), 5)
+    return [{"difference": _rounded(differences[part].mean()), "accuracy": _rounded(right[part].mean())} for part in fifths if len(part)]
+
+
+def _of_latents(scores: list[dict[str, Any]]) -> dict[str, Any]:
+    if "causal" not in scores[0]:
+        return {}
+    causal = [s["causal"] for s in scores]
+    return {
+        "window_iou": _mean(s["window_iou"] for s in scores),
+        "evidence": {m: _mean(s["evidence"][m] for s in scores) for m in ("visual", "audio")},
+        "causal": {
+            "other_clip_drop": _mean(c["arms"]["other_clip"]["drop"] for c in causal),
+            **{key: _mean(c[key] for c in causal) for key in ("follows_donor", "follows_donor_control", "marker_only_share",
+                                                              "between_clip_variance", "effective_rank")},
+        },
+    }  # fmt: skip
+
+
+def tables(summary: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    recipes, seeds = summary["recipes"], ", ".join(map(str, summary["seeds"]))
+    lines = []
+    for name in SETS:
+        lines += [f"### {name.capitalize()} to say", "", f"{summary['questions'][name]} questions, seeds {seeds}.", ""]
+        lines += _table("arm | right | 95 % | per seed | difference | 95 % | p (Holm) | steps | s an answer",
+                        (_accuracy_row(arm, r[name]) for arm, r in recipes.items()))  # fmt: skip
+        lines += _table("arm | window IoU | visual hit | audio hit | other clip's latents: drop | follows donor (mean latents) | markers alone | "
+                        "variance between clips | rank", (_latents_row(arm, r[name]) for arm, r in recipes.items() if "causal" in r[name]))  # fmt: skip
+        lines += _table("arm | attention on the clip | on latents | on the clip, were it even", (_attention_row(arm, r[name]) for arm, r in recipes.items()))
+    return "\n".join(lines).rstrip()
+
+
+def _table(header: str, rows: Iterable[str]) -> list[str]:
+    return [f"| {header} |", "|---" * (header.count("|") + 1) + "|", *rows, ""]
+
+
+def _attention_row(arm: str, scores: dict[str, Any]) -> str:
+    return f"| {arm} | {' | '.join(_figure(scores['attention'][key]) for key in ('direct', 'via_latents', 'even'))} |"
+
+
+def _accuracy_row(arm: str, scores: dict[str, Any]) -> str:
+    against = scores["against_reference"]
+    compared = ("", "", "") if against is None else (f"{against['difference']:+.3f}", _span(against["interval"], "+.3f"), _figure(against["p_holm"]))
+    cells = (_figure(scores["mean"]), _span(scores["interval"]), ", ".join(map(_figure, scores["accuracy"])), *compared,
+             f"{scores['decoder_steps']:.1f}", _figure(scores["seconds_per_answer"]))  # fmt: skip
+    return f"| {arm} | {' | '.join(cells)} |"
+
+
+def _latents_row(arm: str, scores: dict[str, Any]) -> str:
+    causal, evidence = scores["causal"], scores["evidence"]
+    cells = (_figure(scores["window_iou"]), _figure(evidence["visual"]), _figure(evidence["audio"]), _figure(causal["other_clip_drop"]),
+             f"{_figure(causal['follows_donor'])} ({_figure(causal['follows_donor_control'])})", _figure(causal["marker_only_share"]),
+             _figure(causal["between_clip_variance"]), _figure(causal["effective_rank"], ".1f"))  # fmt: skip
+    return f"| {arm} | {' | '.join(cells)} |"
+
+
+def _figure(value: float | None, form: str = ".3f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _span(interval: list[float], form: str = ".3f") -> str:
+    return " to ".join(format(end, form) for end in interval)
+
+
+def _interval(values: np.ndarray) -> list[float]:
+    return [_rounded(end) for end in np.percentile(values, [2.5, 97.5])]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """None where any is undefined."""
+    values = list(values)
+    return None if None in values else _rounded(np.mean(values))
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 4)

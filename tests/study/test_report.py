@@ -1,0 +1,110 @@
+"""The report: statistics against what was planted, tables and charts that are the same for the same logs."""
+
+import json
+
+import numpy as np
+import pytest
+
+from latentomni.cli import main
+from latentomni.errors import DataError
+from latentomni.study.report import holm, read_study, summarise, tables
+from visualizers.study import compute_charts, draw_chart, plot_chart
+
+N = 100
+
+
+def run(arm, seed, share, kind="latent"):
+    """A log whose first `share` of the questions are right, and on the hard set half as many."""
+    def scores(right):
+        told = {"families": ["colour"] * N, "differences": [k / N for k in range(N)], "right": "1" * right + "0" * (N - right),
+                "accuracy": right / N, "decoder_steps": 10.0 + right, "seconds_per_answer": 0.1,
+                "attention": {"direct": [0.0, 0.2], "via_latents": [0.4, 0.2], "even": [0.5]}}  # fmt: skip
+        causal = {"arms": {"other_clip": {"drop": 0.5}}, "follows_donor": 0.6, "follows_donor_control": None, "marker_only_share": 0.2,
+                  "between_clip_variance": 0.7, "effective_rank": 3.0, "raw_cosine": 0.1}  # fmt: skip
+        return told | ({"window_iou": 0.9, "evidence": {"visual": 1.0, "audio": None}, "causal": causal} if kind == "latent" else {})
+
+    right = round(share * N)
+    curve = [{"stage": "anchors", "step": k, "ce_answer": 1.0 / k} for k in (1, 2)] + [{"stage": "feedback", "step": 1, "ce_answer": 0.1}]
+    return {"arm": arm, "seed": seed, "train_seconds": 60.0, "sets": {"easy": scores(right), "hard": scores(right // 2)}, "curve": curve}
+
+
+@pytest.fixture
+def logs(tmp_path):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    for seed in (1, 2, 3):
+        for made in (run("latentomni", seed, 0.8), run("direct", seed, 0.5, "words"), run("no-sync", seed, 0.8)):
+            (folder / f"{made['arm']}-{seed}.json").write_text(json.dumps(made))
+    return folder
+
+
+def test_means_intervals_and_comparisons_are_those_planted(logs):
+    summary = summarise(read_study(logs))
+    assert list(summary["recipes"]) == ["latentomni", "direct", "no-sync"]  # in the order of the arms
+    ours, direct, same = (summary["recipes"][name] for name in ("latentomni", "direct", "no-sync"))
+    assert (ours["easy"]["accuracy"], ours["easy"]["mean"], ours["hard"]["mean"], ours["mean"]) == ([0.8] * 3, 0.8, 0.4, 0.6)
+    half = 1.96 * np.sqrt(0.8 * 0.2 / N)
+    assert ours["easy"]["interval"] == pytest.approx([0.8 - half, 0.8 + half], abs=0.02)
+    against = direct["easy"]["against_reference"]
+    assert against["difference"] == -0.3 and against["interval"] == pytest.approx([-0.39, -0.21], abs=0.02) and against["p_holm"] < 0.01
+    assert same["easy"]["against_reference"] == {"difference": 0.0, "interval": [0.0, 0.0], "p": 1.0, "p_holm": 1.0}
+    assert ours["easy"]["against_reference"] is None and "causal" not in direct["easy"]
+    assert ours["easy"]["causal"]["other_clip_drop"] == 0.5 and ours["easy"]["causal"]["follows_donor_control"] is None
+    assert ours["easy"]["attention"] == {"direct": 0.1, "via_latents": 0.3, "even": 0.5}
+    assert ours["curve"] == {"steps": [1, 2, 3], "ce_answer": [1.0, 0.5, 0.1]}
+    assert [part["accuracy"] for part in ours["hard"]["by_difference"]] == [1.0, 1.0, 0.0, 0.0, 0.0]
+
+
+def test_seeds_that_disagree_widen_the_interval(logs):
+    narrow = summarise(read_study(logs))["recipes"]["direct"]["easy"]["interval"]
+    (logs / "direct-2.json").write_text(json.dumps(run("direct", 2, 0.9, "words")))
+    low, high = summarise(read_study(logs))["recipes"]["direct"]["easy"]["interval"]
+    assert high - low > 1.3 * (narrow[1] - narrow[0])
+
+
+def test_holm_is_that_of_the_textbook():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == [0.03, 0.06, 0.06, 0.02]
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_the_report_is_the_same_to_the_byte_and_keeps_the_text_around_it(logs, capsys):
+    report = logs.parent / "STUDY.md"
+    report.write_text("# Study\n\nWhy.\n\n<!-- results: begin -->\nold\n<!-- results: end -->\n\nWhat it does not show.\n")
+    written = []
+    for _ in range(2):
+        assert main(["study", "--from-logs", str(logs), "--json"]) == 0
+        written.append({path.name: path.read_bytes() for path in (report, *sorted((logs / "charts").iterdir()))})
+        printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert written[0] == written[1] and len(written[0]) == 11
+    text = report.read_text()
+    assert text.startswith("# Study\n\nWhy.") and text.endswith("What it does not show.\n") and "old" not in text
+    assert tables(summarise(read_study(logs))) in text
+    assert all((report.parent / name).is_file() for name in (f"study/charts/{n}.svg" for n in ("accuracy", "cost", "nuance", "attention", "curves")))
+    assert set(printed["recipes"]["direct"]) >= {"accuracy", "mean", "interval"} and len(printed["recipes"]["direct"]["accuracy"]) == 3
+
+
+def test_charts_hold_the_figures_and_are_drawn_in_their_places(logs):
+    charts = {chart.name: chart for chart in compute_charts(summarise(read_study(logs)))}
+    easy = charts["accuracy"].panels[0]
+    assert (easy.labels, easy.series[0].x) == (("latentomni", "direct", "no-sync"), (0.8, 0.5, 0.8))
+    assert [s.name for s in charts["cost"].panels[0].series] == ["latentomni", "direct", "variants"]
+    figure = plot_chart(charts["accuracy"])
+    assert list(figure.data[0].x) == [0.8, 0.5, 0.8] and list(figure.data[0].y) == ["latentomni", "direct", "no-sync"]
+    drawn = draw_chart(charts["accuracy"])
+    assert drawn.count("<circle") == 6 and "no-sync" in drawn and "nan" not in drawn
+    for chart in charts.values():
+        assert draw_chart(chart).startswith("<svg") and chart.title in draw_chart(chart)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda f: (f / "direct-2.json").unlink(), r"lacks 1 runs \(direct seed 2\)"),
+        (lambda f: (f / "direct-2.json").write_text("{"), "direct-2.json is no run of a study"),
+        (lambda f: [p.unlink() for p in f.glob("latentomni-*")], "holds no run of the arm latentomni"),
+    ],
+)
+def test_logs_that_are_missing_or_damaged_are_named(logs, damage, said):
+    damage(logs)
+    with pytest.raises(DataError, match=said):
+        read_study(logs)
