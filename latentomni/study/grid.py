@@ -34,8 +34,8 @@ __all__ = ["StudySpec", "run_study"]
 
 def _start() -> NanoRecipe:
     """nano's first stages, with windows looked for before latents and in words alike."""
-    narrate, compare, localise = NanoRecipe().stages[:3]
-    return NanoRecipe(stages=(narrate, compare, replace(localise, draw=localise.draw | {"latent": 3, "text_cot": 3})))
+    first, then = NanoRecipe().stages[:2], NanoRecipe().stages[2:4]
+    return NanoRecipe(stages=(*first, *(replace(s, draw=s.draw | {"latent": 3, "text_cot": 3, "direct": 0, "talk": 0.0}) for s in then)))
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class StudySpec:
     seeds: tuple[int, ...] = (1, 2, 3)
     start: NanoRecipe = field(default_factory=_start)
     begin_from: str = ""
-    anchors: int = 120
-    feedback: int = 80
+    anchors: int = 90
+    feedback: int = 60
     lr: float = 1e-3
     clips: int = 8
     easy: int = 3
