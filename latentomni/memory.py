@@ -1,6 +1,6 @@
 """What this process has held in memory."""
 
-import resource
+import re
 import sys
 from pathlib import Path
 
@@ -9,8 +9,9 @@ __all__ = ["peak_bytes"]
 
 def peak_bytes() -> int:
     """Most main memory that this process held at once; ru_maxrss on Linux starts at the parent's peak, which VmHWM does not."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(found[1]) * 1024
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

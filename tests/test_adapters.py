@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -254,3 +256,8 @@ def test_an_adapter_that_does_not_belong_to_its_base_is_refused(base, tokenizer,
     save_adapter(load(base), other, str(tmp_path / "gone"))
     with pytest.raises(CheckpointError, match=r"^'.*gone' is no LatentOmni checkpoint"):
         checkpoints.load(str(other))
+
+
+def test_what_is_imported_for_adapters_says_nothing():
+    done = subprocess.run([sys.executable, "-c", "import latentomni.adapters"], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -243,6 +243,8 @@ def test_bad_use_is_refused_in_one_line(arguments, capsys, monkeypatch):
         (["train", "nano", "--config", "nowhere.json"], "nowhere.json cannot be read as JSON"),
         (["train", "nano", "--config", "CLIP"], "cannot be read as JSON"),
         (["train", "nano", "--dry-run", "--config", "UNKNOWN"], "sets depth, which the recipe does not have"),
+        (["train", "nano", "--dry-run", "--config", "DRAW"], "stage 'settle' draws needs clips, compare, direct, latent, narrate, talk, text_cot; got clips"),
+        (["train", "nano", "--dry-run", "--config", "TOWER"], "a towers stage is named vision or audio, got 'ears'"),
         (["train", "nano", "--out", "RUN"], "holds a run already; add --resume, or choose another --out"),
         (["train", "nano", "--out", "RUN", "--resume"], "has another recipe (losses, modality, pool, seed, stages, towers, vocabulary)"),
     ],
@@ -250,9 +252,12 @@ def test_bad_use_is_refused_in_one_line(arguments, capsys, monkeypatch):
 )
 def test_bad_input_is_refused_in_one_sentence(arguments, said, model, clip, tmp_path, capsys):
     (tmp_path / "unknown.json").write_text('{"depth": 3}')
+    (tmp_path / "draw.json").write_text('{"stages": [{"name": "settle", "steps": 1, "lr": 0.1, "draw": {"clips": 2}}]}')
+    (tmp_path / "tower.json").write_text('{"towers": [{"name": "ears", "steps": 1, "lr": 0.1, "draw": {"clips": 2}}]}')
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.json").write_text("{}")
     places = {"CLIP": clip, "MODEL": model, "UNKNOWN": tmp_path / "unknown.json", "RUN": tmp_path / "run"}
+    places |= {"DRAW": tmp_path / "draw.json", "TOWER": tmp_path / "tower.json"}
     assert main([str(places.get(argument, argument)) for argument in arguments]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""

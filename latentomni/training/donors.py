@@ -14,13 +14,15 @@ __all__ = ["build_donors"]
 _FIRST_SEED = 1_000_000  # far from the clips the model was trained on
 
 
-def build_donors(thinker: Thinker, count: int = 256) -> DonorBank:
-    """First latent blocks of `count` clips of the training split that training never drew, one question each."""
+def build_donors(thinker: Thinker, count: int = 256, modality: str = "") -> DonorBank:
+    """First latent blocks of `count` clips of the training split that training never drew, one question each. modality: "visual" or
+    "audio" where that alone is shown."""
     asked, rng = [], np.random.default_rng(_FIRST_SEED)
     for seed in range(_FIRST_SEED, _FIRST_SEED + count + count // 4):
         world = sample_world(seed, "train")
         pool = questions(world)
-        asked.append((thinker.encode_clip(world_clip(world)), pool[int(rng.integers(len(pool)))].text))
+        clip = thinker.encode_clip(world_clip(world))
+        asked.append((clip.only(modality) if modality else clip, pool[int(rng.integers(len(pool)))].text))
     k = thinker.spec.n_latents
     blocks = [a.latents[:k] for a in answer_batches(thinker, asked, Mode.LATENT) if len(a.latents) >= k][:count]
     if len(blocks) < count:

@@ -83,9 +83,12 @@ def check_run(out: Path, recipe: dict[str, Any], resume: bool) -> None:
 
 
 def write_recipe(out: Path, recipe: dict[str, Any]) -> None:
-    """Make the folder of a run and write down what it is."""
+    """Make the folder of a run and write down what it is, where that is not done; in one move, so that a kill leaves no half of it."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / _RECIPE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    if not (out / _RECIPE).exists():
+        partial = out / (_RECIPE + ".partial")
+        partial.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+        partial.rename(out / _RECIPE)
 
 
 def make_accelerator(spec: FitSpec, out: Path) -> Accelerator:
@@ -250,7 +253,7 @@ class _Fit:
         self.accelerator.load_state(str(found[0]))
         self.stage, self.step, self.seconds = place["stage"], place["step"], place["seconds"]
         if self.accelerator.is_main_process and (self.out / _LOG).exists():
-            os.truncate(self.out / _LOG, place["log_bytes"])  # what was said after the save is said again
+            os.truncate(self.out / _LOG, place.get("log_bytes", (self.out / _LOG).stat().st_size))  # what was said after the save is said again
         return True
 
 

@@ -80,6 +80,15 @@ class NanoRecipe:
 
     def __post_init__(self) -> None:
         require(self.modality in ("", "visual", "audio"), f'modality must be "visual", "audio" or "" for both, got {self.modality!r}')
+        for stage in self.towers:
+            require(stage.name in ("vision", "audio"), f"a towers stage is named vision or audio, got {stage.name!r}")
+            _check_draw(stage, {"clips"})
+        for stage in self.stages:
+            _check_draw(stage, set(_mix(0, 0)))
+
+
+def _check_draw(stage: Stage, known: set[str]) -> None:
+    require(set(stage.draw) == known, f"what stage {stage.name!r} draws needs {', '.join(sorted(known))}; got {', '.join(sorted(stage.draw)) or 'nothing'}")
 
 
 def nano_tokenizer(recipe: NanoRecipe):
@@ -126,17 +135,20 @@ def train_nano(out: Path, recipe: NanoRecipe | None = None, *, resume: bool = Fa
     _encode(thinker, pool, recipe)
     losses = _fit_language(thinker, pool, recipe, out / "language", resume)
     checkpoints.save(thinker, out / "checkpoint")
-    build_donors(checkpoints.load(str(out / "checkpoint"))).save(out / "checkpoint" / DONORS_FILE)
+    build_donors(checkpoints.load(str(out / "checkpoint")), modality=recipe.modality).save(out / "checkpoint" / DONORS_FILE)
     steps = sum(s.steps for s in (*recipe.towers, *recipe.stages))
     return {"steps": steps, "losses": losses, "checkpoint": str(out / "checkpoint")}
 
 
 def plan_nano(recipe: NanoRecipe) -> dict:
-    """What a run would be: two steps of every stage are taken on a few clips, and the second is timed.
+    """What a run would be: two steps of every stage are taken on a few clips, the optimiser with them, and the second is timed.
 
     parameters: all, and those trained by the last stage. phases: steps and, per step, seconds and the language model's tokens
     (None while a tower is trained). memory_bytes: the most that this process held, and what the whole pool takes."""
-    thinker, pool = _start(replace(recipe, pool=_PLANNED_CLIPS))
+    clips = max(_PLANNED_CLIPS, *(6 * stage.draw["clips"] for stage in (*recipe.towers, *recipe.stages)))
+    thinker, pool = _start(replace(recipe, pool=clips))
+    for part in (thinker.model, thinker.head):
+        part.to("cuda" if torch.cuda.is_available() else "cpu")
     towers = TowerObjective(thinker, pool)
     phases = [_try_stage(towers, stage, partial(_draw_tower, pool, recipe, k)) for k, stage in enumerate(recipe.towers)]
     held = sum(x.nbytes for x in (*pool.patches, *pool.mels))
@@ -148,18 +160,22 @@ def plan_nano(recipe: NanoRecipe) -> dict:
     return {
         "parameters": dict(zip(("all", "trained"), sum(counts).tolist(), strict=True)),
         "phases": phases,
-        "memory_bytes": {"steps": peak, "pool": held * recipe.pool // _PLANNED_CLIPS},
+        "memory_bytes": {"steps": peak, "pool": held * recipe.pool // clips},
         "seconds_total": sum(p["steps"] * p["seconds_per_step"] for p in phases),
     }
 
 
 def _try_stage(objective: torch.nn.Module, stage: Stage, draw: Callable[[int], list]) -> dict:
+    optimizer = torch.optim.AdamW(objective.to(objective.thinker.device).parameters(), lr=0.0)
     for step in range(2):
         started = time.perf_counter()
         [batch] = draw(step)
         terms, _ = objective(batch, stage.phase, step)
-        sum(terms.values()).backward()
-        objective.zero_grad()
+        total = sum(terms.values())
+        total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        total.item()  # a GPU has done it all by then
         seconds = time.perf_counter() - started
     tokens = int((batch.layout.kind != Kind.PAD).sum()) if isinstance(batch, Batch) else None
     return {"name": stage.name, "steps": stage.steps, "lr": stage.lr, "tokens_per_step": tokens, "seconds_per_step": seconds}

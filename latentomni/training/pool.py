@@ -6,6 +6,7 @@ import torch
 from latentomni.avworld import questions, render_frames, render_sound, sample_world
 from latentomni.avworld.world import SCENE_S, World
 from latentomni.clock import POSITIONS_PER_SECOND, SAMPLE_RATE_HZ
+from latentomni.errors import require
 from latentomni.modeling import Thinker
 from latentomni.processing import patchify
 from latentomni.sequence import ClipFeatures
@@ -32,7 +33,9 @@ class ClipPool:
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """`count` worlds of one length (so that rows need little padding); a length is as likely as it is common."""
         like = self.worlds[int(rng.integers(len(self.worlds)))].duration_s
-        return rng.choice(np.flatnonzero([w.duration_s == like for w in self.worlds]), count, replace=False)
+        alike = np.flatnonzero([w.duration_s == like for w in self.worlds])
+        require(count <= len(alike), f"a step takes {count} clips of one length, of {len(self.worlds)} clips {len(alike)} are of {like:g} s; enlarge the pool.")
+        return rng.choice(alike, count, replace=False)
 
     @torch.no_grad()
     def encode(self, thinker: Thinker, progress, batch: int = 16) -> None:
