@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from latentomni.attention_flow import Kind
 from latentomni.clock import Window
 from latentomni.config import Mode, SamplingSpec
 from latentomni.events import Finished, LatentOpened, LatentStep
@@ -16,10 +17,11 @@ __all__ = ["Answer", "answer_batches"]
 
 @dataclass
 class Answer:
-    """What a model gave for one question: its text, of how many tokens, its blocks' windows, and their latents in order, K a block."""
+    """What a model gave for one question: its text, the decoder steps it took (for words, windows and latents alike), its blocks'
+    windows, and their latents in order, K a block."""
 
     text: str = ""
-    tokens: int = 0
+    steps: int = 0
     windows: list[Window] = field(default_factory=list)
     latents: list[LatentStep] = field(default_factory=list)
 
@@ -31,12 +33,14 @@ def answer_batches(thinker: Thinker, asked: list[tuple[ClipFeatures, str]], mode
         for clip, question in asked[start : start + batch]:
             rows.append(new_sequence(clip, thinker.spec, thinker.ids, thinker.cached_text))
             add_question(rows[-1], question, mode, thinker.cached_text)
-        answers = [Answer() for _ in rows]
+        answers, prompts = [Answer() for _ in rows], [len(row) for row in rows]
         for b, event in generate(thinker, rows, [mode] * len(rows), SamplingSpec(max_new_tokens=max_new_tokens, max_blocks=2)):
             if isinstance(event, LatentOpened):
                 answers[b].windows.append(event.window)
             elif isinstance(event, LatentStep):
                 answers[b].latents.append(event)
             elif isinstance(event, Finished):
-                answers[b].text, answers[b].tokens = event.answer, event.tokens
+                answers[b].text = event.answer
+        for answer, row, prompt in zip(answers, rows, prompts, strict=True):
+            answer.steps = sum(kind != Kind.ECHO for kind in row.kinds[prompt:])  # an echo is one forward, with its trigger
         yield from answers

@@ -1,6 +1,8 @@
 """Questions that words answer badly: which of two moments is bluer, louder, higher or sooner, by however little.
 
-Each needs both modalities: a moment is named by its sound where the picture is compared, and by its object where the sound is.
+Louder and higher are meant for the sound's kind, since two scenes never have the same; an onset counts from when the object
+appears. Each needs both modalities: a moment is named by its sound where the picture is compared, and by its object where
+the sound is.
 """
 
 import math
@@ -16,7 +18,7 @@ from latentomni.avworld.world import SPLITS, Scene, World, sample_world
 __all__ = ["NUANCES", "Nuance", "heldout_nuances", "nuances"]
 
 HELDOUT_SEED = 40_000
-_BLUE = 2 / 3  # hue
+_BLUE = 2 / 3 - 0.06  # the hue whose gradient, which runs on by 0.12, is blue in its middle
 
 
 @dataclass(frozen=True)
@@ -42,21 +44,22 @@ NUANCES = {
     ),
     "loudness": _Kind(
         lambda s: s.loudness, 0.5, 0.75, ("soft", "loud"), False,
-        ("Is the sound louder with the {a} or with the {b}?", "When is the sound louder: when you see the {a} or the {b}?",
-         "With which object is the sound louder, the {a} or the {b}?"),
+        ("Is the sound louder than usual rather with the {a} or with the {b}?", "When is the sound louder for its kind: when you see the {a} or the {b}?",
+         "With which object is the sound louder for its kind, the {a} or the {b}?"),
         "It is louder with the {answer}.",
     ),
     "pitch": _Kind(
         lambda s: math.log2(s.pitch), math.log2(1.25 / 0.8), 0.0, ("low", "high"), False,
-        ("Is the sound higher than usual rather with the {a} or with the {b}?", "When is the sound tuned higher: when you see the {a} or the {b}?",
-         "With which object is the sound tuned higher, the {a} or the {b}?"),
+        ("Is the sound higher than usual rather with the {a} or with the {b}?", "When is the sound higher for its kind: when you see the {a} or the {b}?",
+         "With which object is the sound higher for its kind, the {a} or the {b}?"),
         "It is higher with the {answer}.",
     ),
     "onset": _Kind(
         lambda s: s.window.start_s - s.onset_s, 0.8, -0.4, ("late", "early"), False,
-        ("Does the sound begin sooner with the {a} or with the {b}?", "When does the sound begin sooner: when you see the {a} or the {b}?",
-         "With which object does the sound begin sooner, the {a} or the {b}?"),
-        "It begins sooner with the {answer}.",
+        ("Does the sound begin sooner after the {a} appears or after the {b} appears?",
+         "After which object appears does the sound begin sooner, the {a} or the {b}?",
+         "Which object waits less for its sound, the {a} or the {b}?"),
+        "It begins sooner after the {answer}.",
     ),
 }  # fmt: skip
 

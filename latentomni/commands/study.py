@@ -48,12 +48,15 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
 def _spec(args: argparse.Namespace) -> Any:
     from latentomni.study.arms import ARMS
     from latentomni.study.grid import StudySpec
+    from latentomni.study.report import REFERENCE
 
     spec = StudySpec()
     if args.arms:
         chosen = tuple(args.arms.split(","))
         if unknown := sorted(set(chosen) - set(ARMS)):
             raise RequestError(f"there is no arm {', '.join(unknown)}; choose some of {', '.join(ARMS)}.")
+        if REFERENCE not in chosen and not any(args.logs.glob(f"{REFERENCE}-*.json")):
+            raise RequestError(f"{args.logs} has no run of {REFERENCE}, which all arms are compared with; add it to --arms.")
         spec = replace(spec, arms=chosen)
     if args.steps:
         spec = replace(spec, anchors=args.steps - args.steps // 2, feedback=max(args.steps // 2, 1))

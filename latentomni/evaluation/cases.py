@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from latentomni.avworld import heldout_questions, parse_answer, world_clip
 from latentomni.avworld.answers import answers
+from latentomni.avworld.questions import Question
+from latentomni.avworld.world import World
 from latentomni.clock import Window
 from latentomni.media import Clip
 from latentomni.modeling import Thinker
@@ -17,7 +19,7 @@ from latentomni.sequence import ClipFeatures
 if TYPE_CHECKING:
     from latentomni.training.records import Record
 
-__all__ = ["Case", "avworld_cases", "record_cases"]
+__all__ = ["Case", "avworld_case", "avworld_cases", "record_cases"]
 
 _CLIP_PX = 448
 
@@ -49,11 +51,13 @@ def avworld_cases(thinker: Thinker, n: int, seed: int | None, progress: Callable
     drawn = heldout_questions(n) if seed is None else heldout_questions(n, seed)
     readers = {world.name: partial(world_clip, world, _CLIP_PX) for world, _ in drawn}
     features = {name: _encode(thinker, read()) for name, read in progress(list(readers.items()), "clips")}
-    return [
-        Case(world.name, features[world.name], readers[world.name], q.text, q.answer, partial(parse_answer, q.family), q.closing,
-             q.windows, q.family, answers(q.family))
-        for world, q in drawn
-    ]  # fmt: skip
+    return [avworld_case(world, q, features[world.name], readers[world.name]) for world, q in drawn]
+
+
+def avworld_case(world: World, question: Question, features: ClipFeatures, read: Callable[[], Clip]) -> Case:
+    """A question about a world whose clip has been encoded."""
+    return Case(world.name, features, read, question.text, question.answer, partial(parse_answer, question.family), question.closing,
+                question.windows, question.family, answers(question.family))  # fmt: skip
 
 
 def record_cases(thinker: Thinker, records: Iterable["Record"], read: Callable, progress: Callable) -> list[Case]:

@@ -1,6 +1,6 @@
 """What is compared: each arm is the first one with a thing or two changed."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from latentomni.avworld.questions import Question
@@ -16,8 +16,8 @@ _INSTANTS = {20: 4, 40: 8, 60: 12}  # latents of a block: five an instant
 @dataclass(frozen=True)
 class StudyArm:
     """mode: how it reasons. latent: what changes in the start's LatentSpec. losses: what changes in its LossSpec. feedback: whether
-    its own latents are fed back in the second half of training. says_steps: whether what is looked for is said; without it
-    the answer comes alone."""
+    its own latents are fed back in the second half of training. tells_segments: without it what is looked for is said, but
+    nothing of what is there. Arms that point at no segment have no search to be taught."""
 
     name: str
     mode: Mode = Mode.LATENT
@@ -31,8 +31,8 @@ class StudyArm:
         turn = question_turn(question, self.mode)
         if self.tells_segments:
             return turn
-        said = [step.lead for step in question.steps] + [question.closing]
-        return Turn(question.text, self.mode, (said[0], *(f" {more}" for more in said[1:])))
+        said = [part for part in turn.parts if isinstance(part, str)]
+        return replace(turn, parts=(said[0], *(f" {more.strip()}" for more in said[1:])))
 
 
 ARMS = {
@@ -40,8 +40,8 @@ ARMS = {
     for arm in (
         StudyArm("latentomni"),
         StudyArm("explicit-text-cot", Mode.TEXT_COT),
-        StudyArm("vanilla-sft", Mode.TEXT_COT, tells_segments=False),
-        StudyArm("direct", Mode.DIRECT),
+        StudyArm("vanilla-sft", Mode.TEXT_COT, losses={"search": 0.0}, tells_segments=False),
+        StudyArm("direct", Mode.DIRECT, losses={"search": 0.0}),
         StudyArm("no-ospe", latent={"positions": "sequential"}),
         StudyArm("relative-ospe", latent={"positions": "relative"}),
         StudyArm("upstream-ospe", latent={"positions": "upstream"}),

@@ -1,8 +1,10 @@
-"""Train and score every arm with every seed, one after the other. A run that is done is a file; what was killed goes on.
+"""Train and score every arm with every seed, one after the other. A run that is done is a file; what was killed goes on where its
+training was last saved.
 
 All arms begin from one start, see the same clips, questions and noise of a seed in the same order, and take as many steps.
 """
 
+import hashlib
 import json
 import os
 import time
@@ -17,6 +19,7 @@ import torch
 from latentomni import checkpoints
 from latentomni.avworld.nuances import nuances
 from latentomni.config import Mode
+from latentomni.errors import require
 from latentomni.modeling import Thinker
 from latentomni.runtime import DONORS_FILE
 from latentomni.study.arms import ARMS, StudyArm
@@ -33,9 +36,9 @@ __all__ = ["StudySpec", "run_study"]
 
 
 def _start() -> NanoRecipe:
-    """nano's first stages, with windows looked for before latents and in words alike."""
+    """nano's first stages, with every way to answer as often as the others."""
     first, then = NanoRecipe().stages[:2], NanoRecipe().stages[2:4]
-    return NanoRecipe(stages=(*first, *(replace(s, draw=s.draw | {"latent": 3, "text_cot": 3, "direct": 0, "talk": 0.0}) for s in then)))
+    return NanoRecipe(stages=(*first, *(replace(s, draw=s.draw | {"latent": 2, "text_cot": 2, "direct": 2, "talk": 0.0}) for s in then)))
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,27 @@ class StudySpec:
     pool: int = 2000
     scores: ScoreSpec = field(default_factory=ScoreSpec)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that makes runs comparable: everything but which arms and seeds there are."""
+        return {key: value for key, value in asdict(self).items() if key not in ("arms", "seeds")}
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:16]
+
     def stages(self, arm: StudyArm) -> tuple[Stage, ...]:
         rollout = Phase("rollout", share=0.85, noise=0.1) if arm.feedback and arm.mode is Mode.LATENT else Phase(noise=0.1)
         return Stage("anchors", self.anchors, self.lr, Phase(noise=0.1)), Stage("feedback", self.feedback, self.lr / 2, rollout)
 
 
 def run_study(out: Path, logs: Path, spec: StudySpec, say: Callable[[str], None], progress: Callable) -> int:
-    """Do what is not done yet; returns how many runs were. `out` keeps what is being trained, `logs` one JSON file a run."""
-    check_run(out, asdict(spec), resume=True)
-    write_recipe(out, asdict(spec))
+    """Do what is not done yet; returns how many runs were. `out` keeps what is being trained, `logs` one JSON file a run. Raises
+    RequestError where either holds runs of another study."""
+    check_run(out, spec.settings, resume=True)
     logs.mkdir(parents=True, exist_ok=True)
+    _check_logs(logs, spec.digest)
+    write_recipe(out, spec.settings)
     todo = [(seed, name) for seed in spec.seeds for name in spec.arms if not (logs / f"{name}-{seed}.json").is_file()]
     if not todo:
         return 0
@@ -78,6 +92,12 @@ def run_study(out: Path, logs: Path, spec: StudySpec, say: Callable[[str], None]
     return len(todo)
 
 
+def _check_logs(logs: Path, digest: str) -> None:
+    for path in sorted(logs.glob("*-*.json")):
+        found = json.loads(path.read_text(encoding="utf-8")).get("study")
+        require(found == digest, f"{path} is of a study with other settings; choose another --logs.")
+
+
 def _make_start(out: Path, recipe: NanoRecipe) -> str:
     checkpoint = out / "checkpoint"
     if not (checkpoint / DONORS_FILE).is_file():  # written last
@@ -86,14 +106,14 @@ def _make_start(out: Path, recipe: NanoRecipe) -> str:
 
 
 def _material(start: str, spec: StudySpec, progress: Callable) -> tuple[ClipPool, dict[str, Set]]:
-    thinker = checkpoints.load(start)
+    thinker = checkpoints.load(start, dtype=torch.float32)
     pool = ClipPool(thinker, spec.pool, 0, "train", progress)
     pool.encode(thinker, progress)
     return pool, question_sets(thinker, spec.scores.answered, progress)
 
 
 def _run(out: Path, start: str, pool: ClipPool, sets: dict[str, Set], arm: StudyArm, seed: int, spec: StudySpec) -> dict[str, Any]:
-    thinker = checkpoints.load(start)
+    thinker = checkpoints.load(start, dtype=torch.float32)
     thinker = replace(thinker, spec=replace(thinker.spec, **arm.latent), name=arm.name)
     thinker.model.requires_grad_(False)
     for module in (thinker.text_model, thinker.model.lm_head, thinker.head):
@@ -109,7 +129,7 @@ def _run(out: Path, start: str, pool: ClipPool, sets: dict[str, Set], arm: Study
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     began = time.perf_counter()
     scores = score_arm(thinker, arm, sets, spec.scores)
-    return {"arm": arm.name, "seed": seed, "train_seconds": log[-1]["seconds"], "score_seconds": round(time.perf_counter() - began, 1),
+    return {"arm": arm.name, "seed": seed, "study": spec.digest, "train_seconds": log[-1]["seconds"], "score_seconds": round(time.perf_counter() - began, 1),
             "device": str(thinker.device), "torch": torch.__version__, "spec": thinker.spec.to_dict(), **scores, "curve": log}  # fmt: skip
 
 

@@ -45,19 +45,26 @@ class Study:
         return np.array([[int(c) for c in scores["right"]] for scores in self.of(arm, name)])
 
     @cached_property
-    def _weights(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Per set (R, S) and (R, N): how often a resample holds each seed and question, as shares. The same for all arms."""
-        rng = np.random.default_rng(0)
+    def _seeds(self) -> np.ndarray:
+        """(R, S): how often a resample holds each seed, as shares; the same for all arms and both sets, which one run answers."""
+        s = len(self.seeds)
+        return np.random.default_rng(0).multinomial(s, [1 / s] * s, _RESAMPLES) / s
+
+    @cached_property
+    def _questions(self) -> dict[str, np.ndarray]:
+        """(R, N) of each set: clips are drawn, with all their questions, since questions about one clip are alike."""
         drawn = {}
-        for name in SETS:
-            s, n = self.right(self.arms[0], name).shape
-            drawn[name] = rng.multinomial(s, [1 / s] * s, _RESAMPLES) / s, rng.multinomial(n, [1 / n] * n, _RESAMPLES) / n
+        for number, name in enumerate(SETS):
+            clips = self.of(REFERENCE, name)[0]["clips"]
+            names = sorted(set(clips))
+            counts = np.random.default_rng([0, number]).multinomial(len(names), [1 / len(names)] * len(names), _RESAMPLES)
+            weights = counts[:, [names.index(clip) for clip in clips]].astype(float)
+            drawn[name] = weights / weights.sum(1, keepdims=True)
         return drawn
 
     def resampled(self, arm: str, name: str) -> np.ndarray:
-        """(R,) accuracy with seeds and questions drawn again, paired across arms."""
-        seeds, questions = self._weights[name]
-        return np.einsum("rs,sn,rn->r", seeds, self.right(arm, name), questions, optimize=True)
+        """(R,) accuracy with seeds and clips drawn again, paired across arms."""
+        return np.einsum("rs,sn,rn->r", self._seeds, self.right(arm, name), self._questions[name], optimize=True)
 
     def compare(self, arm: str, name: str) -> dict[str, Any]:
         """An arm against the reference on the same questions and seeds: the difference, its 95 % interval and two-sided p."""
@@ -71,14 +78,20 @@ class Study:
 
 
 def read_study(folder: Path) -> Study:
-    """The logs of a study. Raises DataError where there are none, where one cannot be read, or where an arm lacks a seed."""
+    """The logs of a study. Raises DataError where there are none, where one cannot be read or is of another study, or where an arm
+    lacks a seed."""
     runs: dict[str, dict[int, dict[str, Any]]] = {}
+    first: Any = None
     for path in sorted(folder.glob("*-*.json")):
         try:
             run = json.loads(path.read_text(encoding="utf-8"))
+            about = run["study"], {name: (run["sets"][name]["clips"], run["sets"][name]["families"]) for name in SETS}
             runs.setdefault(run["arm"], {})[run["seed"]] = run
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is no run of a study ({error}); remove it and run `study` again.") from None
+            raise DataError(f"{path} is no run of a study ({type(error).__name__}: {error}); remove it and run `study` again.") from None
+        first = first or about
+        if about != first:
+            raise DataError(f"{path} is of another study than the runs before it in {folder}; keep one study to a folder.")
     if REFERENCE not in runs:
         raise DataError(f"{folder} holds no run of the arm {REFERENCE}; make some with `study --logs {folder}`.")
     runs = {name: dict(sorted(runs[name].items())) for name in sorted(runs, key=_place)}

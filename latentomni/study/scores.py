@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,11 +11,10 @@ import numpy as np
 from latentomni.answering import Answer, answer_batches
 from latentomni.attention import attention_shares
 from latentomni.avworld import heldout_questions, parse_answer, world_clip
-from latentomni.avworld.answers import answers
 from latentomni.avworld.nuances import Nuance, heldout_nuances
 from latentomni.avworld.questions import Question
 from latentomni.config import Mode, SamplingSpec
-from latentomni.evaluation.cases import Case
+from latentomni.evaluation.cases import Case, avworld_case
 from latentomni.evaluation.causal import evaluate_causal
 from latentomni.evidence import block_moment
 from latentomni.generation import generate
@@ -23,15 +22,14 @@ from latentomni.interventions import Arm
 from latentomni.modeling import Thinker
 from latentomni.processing import add_question, new_sequence
 from latentomni.runtime import Evidence
-from latentomni.sequence import ClipFeatures
 from latentomni.study.arms import StudyArm
 
 __all__ = ["ScoreSpec", "question_sets", "score_arm"]
 
 _TRIED = (Arm.INTACT, Arm.MEAN, Arm.OTHER_CLIP, Arm.REMOVED_MARKERS_KEPT, Arm.MARKERS_REMOVED)
-_SAMPLING = SamplingSpec(max_new_tokens=96, max_blocks=2)
+_SAMPLING = SamplingSpec(max_new_tokens=160, max_blocks=2)  # the longest true answer in words has 96
 
-Set = list[tuple[ClipFeatures, Case, Question]]
+Set = list[tuple[Case, Question]]
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,20 @@ def question_sets(thinker: Thinker, n: int, progress: Callable) -> dict[str, Set
     for name, drawn in (("easy", heldout_questions(n)), ("hard", heldout_nuances(n))):
         read = {w.name: partial(world_clip, w) for w, _ in drawn}
         features = {clip: thinker.encode_clip(make()) for clip, make in progress(list(read.items()), f"{name} clips")}
-        sets[name] = [
-            (features[w.name], Case(w.name, features[w.name], read[w.name], q.text, q.answer, partial(parse_answer, q.family), q.closing,
-                                    q.windows, q.family, answers(q.family)), q)
-            for w, q in drawn
-        ]  # fmt: skip
+        cases = [avworld_case(w, q, features[w.name], read[w.name]) for w, q in drawn]
+        sets[name] = [(_by_place(case, q) if isinstance(q, Nuance) else case, q) for case, (_, q) in zip(cases, drawn, strict=True)]
     return sets
+
+
+def _by_place(case: Case, question: Nuance) -> Case:
+    """The same with the answers "first" and "second": another clip's latents cannot say a name that was not asked about."""
+    names = [step.asked for step in question.steps]
+
+    def place(text: str) -> str | None:
+        told = case.parse(text)
+        return ("first", "second")[names.index(told)] if told in names else None
+
+    return replace(case, answer=str(place(case.closing)), parse=place, candidates=("first", "second"))
 
 
 def score_arm(thinker: Thinker, arm: StudyArm, sets: dict[str, Set], spec: ScoreSpec) -> dict[str, Any]:
@@ -64,38 +70,39 @@ def score_arm(thinker: Thinker, arm: StudyArm, sets: dict[str, Set], spec: Score
 
 def _score_set(thinker: Thinker, arm: StudyArm, asked: Set, spec: ScoreSpec) -> dict[str, Any]:
     began = time.perf_counter()
-    told = list(answer_batches(thinker, [(clip, q.text) for clip, _, q in asked], arm.mode))
+    told = list(answer_batches(thinker, [(case.features, q.text) for case, q in asked], arm.mode, max_new_tokens=_SAMPLING.max_new_tokens))
     seconds = time.perf_counter() - began
-    right = [parse_answer(q.family, a.text) == q.answer for (_, _, q), a in zip(asked, told, strict=True)]
+    right = [parse_answer(q.family, a.text) == q.answer for (_, q), a in zip(asked, told, strict=True)]
     scores = {
-        "families": [q.family for _, _, q in asked],
-        "differences": [round(q.difference, 4) for _, _, q in asked if isinstance(q, Nuance)],
+        "clips": [case.clip for case, _ in asked],
+        "families": [q.family for _, q in asked],
+        "differences": [round(q.difference, 4) for _, q in asked if isinstance(q, Nuance)],
         "right": "".join(str(int(r)) for r in right),
         "accuracy": round(float(np.mean(right)), 4),
-        "decoder_steps": round(float(np.mean([a.tokens + len(a.latents) for a in told])), 2),
+        "decoder_steps": round(float(np.mean([a.steps for a in told])), 2),
         "seconds_per_answer": round(seconds / len(asked), 4),
         "attention": _attention(thinker, arm, asked[: spec.watched]),
     }
     if arm.mode is not Mode.LATENT:
         return scores
-    causal = evaluate_causal(thinker, [case for _, case, _ in asked[: spec.changed]], _SAMPLING, arms=_TRIED, moves_input=False)
+    causal = evaluate_causal(thinker, [case for case, _ in asked[: spec.changed]], _SAMPLING, arms=_TRIED, moves_input=False)
     kept = ("arms", "follows_donor", "follows_donor_control", "marker_only_share", "between_clip_variance", "effective_rank", "raw_cosine")
     return scores | {"window_iou": _window_iou(asked, told), "evidence": _evidence(thinker, asked, told), "causal": {k: causal[k] for k in kept}}
 
 
 def _window_iou(asked: Set, told: list[Answer]) -> float:
-    pairs = [(q.windows, a.windows) for (_, _, q), a in zip(asked, told, strict=True)]
+    pairs = [(q.windows, a.windows) for (_, q), a in zip(asked, told, strict=True)]
     return round(float(np.mean([sum(t.iou(w) for t, w in zip(own, true, strict=False)) / len(true) for true, own in pairs])), 4)
 
 
 def _evidence(thinker: Thinker, asked: Set, told: list[Answer]) -> dict[str, float | None]:
     """Share of blocks most of whose latents of a modality are most similar to a moment in the true window."""
-    k, banks = thinker.spec.n_latents, {}
+    k = thinker.spec.n_latents
+    banks = {case.clip: Evidence(case.features, None) for case, _ in asked}
     hits: dict[str, list[bool]] = {"visual": [], "audio": []}
-    for (clip, _, question), answer in zip(asked, told, strict=True):
-        bank = banks.setdefault(id(clip), Evidence(clip, None))
+    for (case, question), answer in zip(asked, told, strict=True):
         for n, window in enumerate(question.windows[: len(answer.windows)]):
-            steps = [bank.of(step) for step in answer.latents[n * k : (n + 1) * k]]
+            steps = [banks[case.clip].of(step) for step in answer.latents[n * k : (n + 1) * k]]
             for modality, found in hits.items():
                 span = block_moment([s.matches for s in steps if s.modality == modality])
                 found.append(span is not None and window.contains((span[0] + span[1]) / 2))
@@ -106,8 +113,8 @@ def _evidence(thinker: Thinker, asked: Set, told: list[Answer]) -> dict[str, flo
 def _attention(thinker: Thinker, arm: StudyArm, asked: Set) -> dict[str, list[float]]:
     """(L,) means over the words of the answers: share on media, on latents, and what an even spread would give to media."""
     direct, via_latents, expected = [], [], []
-    for clip, _, question in asked:
-        row = new_sequence(clip, thinker.spec, thinker.ids, thinker.cached_text)
+    for case, question in asked:
+        row = new_sequence(case.features, thinker.spec, thinker.ids, thinker.cached_text)
         add_question(row, question.text, arm.mode, thinker.cached_text)
         prompt = len(row)
         for _ in generate(thinker, [row], [arm.mode], _SAMPLING):

@@ -1,6 +1,7 @@
 """The grid in small: killed and resumed, every run is made once and is what it would have been; arms differ in what they should."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -57,8 +58,12 @@ def test_killed_and_resumed_is_uninterrupted_and_nothing_is_run_twice(tmp_path):
     assert said == ["1 of 1: direct, seed 1"] and (out / "logs" / "latentomni-1.json").read_bytes() == first
     assert told(out / "logs") == told(through / "logs")
     assert run_study(out, out / "logs", SPEC, said.append, plain) == 0
-    with pytest.raises(RequestError, match="has another recipe"):
-        run_study(out, out / "logs", StudySpec(seeds=(4,)), said.append, plain)
+    other = replace(SPEC, clips=3)
+    with pytest.raises(RequestError, match=r"has another recipe \(clips\)"):
+        run_study(out, out / "logs", other, said.append, plain)
+    with pytest.raises(RequestError, match=r"direct-1\.json is of a study with other settings"):
+        run_study(tmp_path / "new", out / "logs", other, said.append, plain)
+    assert run_study(out, out / "logs", replace(SPEC, arms=("latentomni",)), said.append, plain) == 0  # a part of it is the same study
     summary = summarise(read_study(out / "logs"))
     assert list(summary["recipes"]) == ["latentomni", "direct"] and summary["questions"] == {"easy": 4, "hard": 4}
     runs = told(out / "logs")
@@ -70,6 +75,8 @@ def test_killed_and_resumed_is_uninterrupted_and_nothing_is_run_twice(tmp_path):
 def test_an_arm_says_what_its_name_says(name):
     arm, world = ARMS[name], sample_world(3, "train")
     pair = next(q for q in questions(world) if q.family == "pair")
+    sync = next(q for q in questions(world) if q.family == "sync")
+    assert arm.turn(sync).group == "verdict" and "".join(p for p in arm.turn(sync).parts if isinstance(p, str)).endswith(sync.closing)
     for question in (pair, nuances(world)[0]):
         turn = arm.turn(question)
         segments = [part for part in turn.parts if isinstance(part, Segment)]

@@ -16,7 +16,8 @@ N = 100
 def run(arm, seed, share, kind="latent"):
     """A log whose first `share` of the questions are right, and on the hard set half as many."""
     def scores(right):
-        told = {"families": ["colour"] * N, "differences": [k / N for k in range(N)], "right": "1" * right + "0" * (N - right),
+        told = {"clips": [f"clip {k // 2}" for k in range(N)], "families": ["colour"] * N, "differences": [k / N for k in range(N)],
+                "right": "1" * right + "0" * (N - right),
                 "accuracy": right / N, "decoder_steps": 10.0 + right, "seconds_per_answer": 0.1,
                 "attention": {"direct": [0.0, 0.2], "via_latents": [0.4, 0.2], "even": [0.5]}}  # fmt: skip
         causal = {"arms": {"other_clip": {"drop": 0.5}}, "follows_donor": 0.6, "follows_donor_control": None, "marker_only_share": 0.2,
@@ -25,7 +26,7 @@ def run(arm, seed, share, kind="latent"):
 
     right = round(share * N)
     curve = [{"stage": "anchors", "step": k, "ce_answer": 1.0 / k} for k in (1, 2)] + [{"stage": "feedback", "step": 1, "ce_answer": 0.1}]
-    return {"arm": arm, "seed": seed, "train_seconds": 60.0, "sets": {"easy": scores(right), "hard": scores(right // 2)}, "curve": curve}
+    return {"arm": arm, "seed": seed, "study": "a", "train_seconds": 60.0, "sets": {"easy": scores(right), "hard": scores(right // 2)}, "curve": curve}
 
 
 @pytest.fixture
@@ -43,10 +44,12 @@ def test_means_intervals_and_comparisons_are_those_planted(logs):
     assert list(summary["recipes"]) == ["latentomni", "direct", "no-sync"]  # in the order of the arms
     ours, direct, same = (summary["recipes"][name] for name in ("latentomni", "direct", "no-sync"))
     assert (ours["easy"]["accuracy"], ours["easy"]["mean"], ours["hard"]["mean"], ours["mean"]) == ([0.8] * 3, 0.8, 0.4, 0.6)
-    half = 1.96 * np.sqrt(0.8 * 0.2 / N)
+    half = 1.96 * np.sqrt(0.8 * 0.2 / (N / 2))  # the two questions of a clip are right or wrong together
     assert ours["easy"]["interval"] == pytest.approx([0.8 - half, 0.8 + half], abs=0.02)
     against = direct["easy"]["against_reference"]
-    assert against["difference"] == -0.3 and against["interval"] == pytest.approx([-0.39, -0.21], abs=0.02) and against["p_holm"] < 0.01
+    half = 1.96 * np.sqrt(0.3 * 0.7 / (N / 2))
+    assert against["difference"] == -0.3 and against["p_holm"] < 0.01
+    assert against["interval"] == pytest.approx([-0.3 - half, -0.3 + half], abs=0.02)
     assert same["easy"]["against_reference"] == {"difference": 0.0, "interval": [0.0, 0.0], "p": 1.0, "p_holm": 1.0}
     assert ours["easy"]["against_reference"] is None and "causal" not in direct["easy"]
     assert ours["easy"]["causal"]["other_clip_drop"] == 0.5 and ours["easy"]["causal"]["follows_donor_control"] is None
@@ -101,6 +104,8 @@ def test_charts_hold_the_figures_and_are_drawn_in_their_places(logs):
     [
         (lambda f: (f / "direct-2.json").unlink(), r"lacks 1 runs \(direct seed 2\)"),
         (lambda f: (f / "direct-2.json").write_text("{"), "direct-2.json is no run of a study"),
+        (lambda f: (f / "direct-2.json").write_text('{"arm": "direct", "seed": 2}'), "direct-2.json is no run of a study .KeyError: 'study'"),
+        (lambda f: (f / "no-sync-1.json").write_text(json.dumps(run("no-sync", 1, 0.5) | {"study": "b"})), "no-sync-1.json is of another study"),
         (lambda f: [p.unlink() for p in f.glob("latentomni-*")], "holds no run of the arm latentomni"),
     ],
 )
