@@ -37,8 +37,9 @@ __all__ = ["StudySpec", "run_study"]
 
 def _start() -> NanoRecipe:
     """nano's first stages, with every way to answer as often as the others."""
-    first, then = NanoRecipe().stages[:2], NanoRecipe().stages[2:4]
-    return NanoRecipe(stages=(*first, *(replace(s, draw=s.draw | {"latent": 2, "text_cot": 2, "direct": 2, "talk": 0.0}) for s in then)))
+    alike = {"latent": 2, "text_cot": 2, "direct": 2, "talk": 0.0}
+    chosen = [s for s in NanoRecipe().stages if s.name in ("narrate", "compare", "localise", "widen")]
+    return NanoRecipe(stages=tuple(replace(s, draw=s.draw | alike) if s.name in ("localise", "widen") else s for s in chosen))
 
 
 @dataclass(frozen=True)
