@@ -6,9 +6,9 @@ the sound is.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import combinations, count
+from itertools import combinations, count, islice
 
 import numpy as np
 
@@ -80,17 +80,16 @@ def nuances(world: World) -> tuple[Nuance, ...]:
 
 def heldout_nuances(n: int = 400, seed: int = HELDOUT_SEED) -> list[tuple[World, Nuance]]:
     """`n` questions of the test split, balanced over kinds and over which of the two named moments it is; four a clip."""
-    drawn: list[tuple[World, Nuance]] = []
-    for number in count():
-        world = sample_world(seed + number, "test")
-        rng = np.random.default_rng([seed, number, 5])
-        for k, kind in enumerate(NUANCES):
-            if len(drawn) == n:
-                return drawn
-            first, second = rng.permutation(len(world.askable))[:2]
-            pair = _greater_first(kind, world.askable[first], world.askable[second])
-            drawn.append((world, _ask(kind, pair if (number + k) % 2 else pair[::-1], rng)))
-    raise AssertionError
+    return list(islice((drawn for number in count() for drawn in _draw(seed, number)), n))
+
+
+def _draw(seed: int, number: int) -> Iterator[tuple[World, Nuance]]:
+    """One question of every kind about the clip `seed` + `number`; whether the greater is named first takes turns."""
+    world, rng = sample_world(seed + number, "test"), np.random.default_rng([seed, number, 5])
+    for k, kind in enumerate(NUANCES):
+        first, second = rng.permutation(len(world.askable))[:2]
+        pair = _greater_first(kind, world.askable[first], world.askable[second])
+        yield world, _ask(kind, pair if (number + k) % 2 else pair[::-1], rng)
 
 
 def _greater_first(kind: str, a: Scene, b: Scene) -> tuple[Scene, Scene]:
