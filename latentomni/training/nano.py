@@ -76,6 +76,9 @@ class NanoRecipe:
         Stage("practise", 600, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2, compare=16)),
         Stage("settle", 300, 8e-4, Phase("rollout", share=0.85, noise=0.1), _mix(8, 5, 1, 1, compare=16)),
         Stage("polish", 120, 3e-4, Phase("rollout", share=0.95), _mix(8, 5, 1, 1, compare=16)),
+        Stage("words", 500, 1e-3, _ANCHORS, _mix(8, 3, 3, 1, narrate=0.05, talk=0.2, compare=16)),
+        Stage("resettle", 200, 8e-4, Phase("rollout", share=0.85, noise=0.1), _mix(8, 4, 2, 1, compare=16)),
+        Stage("finish", 120, 3e-4, Phase("rollout", share=0.95), _mix(8, 4, 2, 1, compare=16)),
     ))  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -169,15 +172,15 @@ def _try_stage(objective: torch.nn.Module, stage: Stage, draw: Callable[[int], l
     optimizer = torch.optim.AdamW(objective.to(objective.thinker.device).parameters(), lr=0.0)
     for step in range(2):
         started = time.perf_counter()
-        [batch] = draw(step)
-        terms, _ = objective(batch, stage.phase, step)
-        total = sum(terms.values())
-        total.backward()
+        batches = draw(step)
+        for batch in batches:
+            total = sum(objective(batch, stage.phase, step)[0].values())
+            total.backward()
         optimizer.step()
         optimizer.zero_grad()
         total.item()  # a GPU has done it all by then
         seconds = time.perf_counter() - started
-    tokens = int((batch.layout.kind != Kind.PAD).sum()) if isinstance(batch, Batch) else None
+    tokens = sum(int((b.layout.kind != Kind.PAD).sum()) for b in batches) if isinstance(batches[0], Batch) else None
     return {"name": stage.name, "steps": stage.steps, "lr": stage.lr, "tokens_per_step": tokens, "seconds_per_step": seconds}
 
 
@@ -228,12 +231,13 @@ def _objective(thinker: Thinker, recipe: NanoRecipe) -> Objective:
 
 
 def _draw_rows(thinker: Thinker, pool: ClipPool, recipe: NanoRecipe, stage: int, step: int) -> list[Batch]:
-    return [_draw(thinker, pool, np.random.default_rng([recipe.seed, 1, stage, step]), **recipe.stages[stage].draw)]
+    return _draw(thinker, pool, np.random.default_rng([recipe.seed, 1, stage, step]), **recipe.stages[stage].draw)
 
 
 def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, clips: int, latent: int, text_cot: int, direct: int,
-          narrate: float, talk: float, compare: int) -> Batch:  # fmt: skip
-    """One step's rows: the same number of questions in each mode about every clip, and comparisons without a clip."""
+          narrate: float, talk: float, compare: int) -> list[Batch]:  # fmt: skip
+    """One step's micro-batches: rows with the same number of questions in each mode about every clip, and comparisons without a clip
+    (apart, since media go ahead without a mask only where every row begins with them)."""
     modes = [Mode.LATENT] * latent + [Mode.TEXT_COT] * text_cot + [Mode.DIRECT] * direct
     is_narrated = rng.random() < narrate
     examples = []
@@ -243,11 +247,12 @@ def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, clips: int
         if is_narrated:
             turns.append(Turn("Describe the clip.", Mode.DIRECT, (narration(pool.worlds[i]),), "narration"))
         examples.append(build_example(thinker, noisy(pool.features[i]), turns, isolated=rng.random() >= talk))
-    nothing = no_clip(thinker.hidden_size)
+    batches = [make_batch(thinker, examples)] if examples else []
+    nothing, comparisons = no_clip(thinker.hidden_size), []
     for i in rng.integers(len(pool.worlds), size=compare):
         asked = [q for q in pool.questions[i] if q.family == "sync"]
-        examples.append(build_example(thinker, nothing, [_comparison(asked[int(rng.integers(len(asked)))])]))
-    return make_batch(thinker, examples, [1] * clips + ([compare] if clips and compare else [1] * compare))  # one row as long as a clip's
+        comparisons.append(build_example(thinker, nothing, [_comparison(asked[int(rng.integers(len(asked)))])]))
+    return batches + ([make_batch(thinker, comparisons)] if comparisons else [])
 
 
 def choose_questions(rng: np.random.Generator, asked: tuple[Question, ...], count: int) -> list[Question]:
