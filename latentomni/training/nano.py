@@ -76,9 +76,6 @@ class NanoRecipe:
         Stage("practise", 600, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2, compare=16)),
         Stage("settle", 300, 8e-4, Phase("rollout", share=0.85, noise=0.1), _mix(8, 5, 1, 1, compare=16)),
         Stage("polish", 120, 3e-4, Phase("rollout", share=0.95), _mix(8, 5, 1, 1, compare=16)),
-        Stage("words", 500, 1e-3, _ANCHORS, _mix(8, 3, 3, 1, narrate=0.05, talk=0.2, compare=16)),
-        Stage("resettle", 200, 8e-4, Phase("rollout", share=0.85, noise=0.1), _mix(8, 4, 2, 1, compare=16)),
-        Stage("finish", 120, 3e-4, Phase("rollout", share=0.95), _mix(8, 4, 2, 1, compare=16)),
     ))  # fmt: skip
 
     def __post_init__(self) -> None:
