@@ -1,28 +1,13 @@
 """The component in a real browser: streaming without jumps, seeking, keys, theme. Skips without a Chromium."""
 
-import shutil
-
 import pytest
 
 from latentomni.trace import Trace
 from visualizers.page import component_css, component_js, html_page
 from visualizers.view import view
 
-playwright = pytest.importorskip("playwright.sync_api")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# a browser is no Python package, so the test extras cannot bring it; continuous integration installs one
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 LAYOUT = """[...document.querySelectorAll(".li-card, .li-cell")]
     .map(node => [node.offsetTop, node.offsetLeft, node.offsetHeight])"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    with playwright.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=BROWSER, args=flags)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
