@@ -7,7 +7,10 @@ import gradio as gr
 
 from visualizers.page import component_css, component_js
 
-__all__ = ["Conversation", "Examples", "Inspector", "Player", "Status", "Suggestions", "page_head"]
+__all__ = [
+    "Arms", "Attention", "Comparison", "Conversation", "Examples", "History", "Inspector", "Map", "Player", "Status", "Suggestions", "WhatIf",
+    "page_head",
+]  # fmt: skip
 
 
 def page_head() -> str:
@@ -52,3 +55,27 @@ class Suggestions(_Drawn):
 
 class Status(_Drawn):
     """One sentence about what is going on; value: {"text", "kind": "done" | "busy" | "error"}."""
+
+
+class Arms(_Drawn):
+    """Cards of changes to an answer; value: `copy.arms()`. Event: select {arm, chosen: {block, slot} or null}."""
+
+
+class Attention(_Drawn):
+    """Attention of an answer's steps; value: `visualizers.attention.attention_view`, or None."""
+
+
+class Comparison(_Drawn):
+    """Runs beside each other; value: `visualizers.compare.compare_view`, or None."""
+
+
+class History(_Drawn):
+    """Runs that this browser remembers; value: `runs_tab.list_runs`. Event: select {run, action: "open" | "forget"}."""
+
+
+class Map(_Drawn):
+    """Latents and moments in a plane; value: `visualizers.trajectory.map_view`, or None."""
+
+
+class WhatIf(_Drawn):
+    """An answer before and after a change; value: `visualizers.compare.whatif_view`, or None."""

@@ -11,7 +11,7 @@ from app.copy import ERRORS, STATUS
 from app.session import Session
 from latentomni.errors import LatentOmniError
 
-__all__ = ["AnswerPage", "Page", "calm", "failed", "idle", "running", "said"]
+__all__ = ["AnswerPage", "Page", "TabPage", "calm", "failed", "idle", "running", "said"]
 
 _SAME = gr.skip()
 _LOG = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ class Page(NamedTuple):
     player: Any = _SAME
     suggestions: Any = _SAME
     question: Any = _SAME
+    tabs: Any = _SAME
     ask: Any = _SAME
     stop: Any = _SAME
     retry: Any = _SAME
@@ -52,6 +53,17 @@ class AnswerPage(NamedTuple):
     downloads: Any = _SAME
 
 
+class TabPage(NamedTuple):
+    """What a task of another tab changes; `result` is that tab's own component."""
+
+    session: Any = _SAME
+    ask: Any = _SAME
+    stop: Any = _SAME
+    retry: Any = _SAME
+    status: Any = _SAME
+    result: Any = _SAME
+
+
 def said(name: str, kind: str = "done", /, **values: Any) -> dict[str, str]:
     """A sentence of `copy.STATUS` for the status line; kind: "done" or "busy"."""
     return {"text": STATUS[name].format(**values), "kind": kind}
@@ -65,10 +77,10 @@ def failed(error: Exception) -> dict[str, str]:
     return {"text": ERRORS["unexpected"], "kind": "error"}
 
 
-_AnyPage = TypeVar("_AnyPage", Page, AnswerPage)
+_AnyPage = TypeVar("_AnyPage", Page, AnswerPage, TabPage)
 
 
-def running(page: Page) -> Page:
+def running(page: _AnyPage) -> _AnyPage:
     return page._replace(
         ask=gr.update(interactive=False), stop=gr.update(interactive=True), retry=gr.update(interactive=False)
     )
@@ -81,14 +93,14 @@ def idle(page: _AnyPage, session: Session) -> _AnyPage:
     )
 
 
-def calm(handler: Callable[..., Page]) -> Callable[..., Page]:
+def calm(handler: Callable[..., _AnyPage], page: type[_AnyPage] = Page) -> Callable[..., _AnyPage]:
     """Errors become one sentence in the status line, and nothing else on the page changes."""
 
     @functools.wraps(handler)
-    def wrapped(*values: Any) -> Page:
+    def wrapped(*values: Any) -> _AnyPage:
         try:
             return handler(*values)
         except Exception as error:
-            return Page(status=failed(error))
+            return page(status=failed(error))
 
     return wrapped
