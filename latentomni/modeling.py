@@ -28,10 +28,10 @@ from latentomni.window_grammar import WindowGrammar
 if TYPE_CHECKING:
     from latentomni.media import Clip
 
-__all__ = ["LATENT_TOKENS", "Thinker", "special_ids"]
+__all__ = ["LATENT_TOKENS", "MIN_SAMPLES", "Thinker", "special_ids"]
 
 LATENT_TOKENS = ("<Unified_Latent>", "</Unified_Latent>", "<Unified_Latent_pad>")
-_MIN_SAMPLES = SAMPLE_RATE_HZ // 10  # shorter sounds make no whole audio token
+MIN_SAMPLES = SAMPLE_RATE_HZ // 10  # shorter sounds make no whole audio token
 
 
 def special_ids(tokenizer: PreTrainedTokenizerFast) -> SpecialIds:
@@ -95,7 +95,7 @@ class Thinker:
         if not len(clip.frames):
             empty = torch.zeros(0, self.hidden_size, dtype=self.dtype, device=self.device)
             return empty, np.zeros(0), np.zeros(0), (1, 1)
-        patches, (times, rows, columns) = patchify(clip.frames, self.video)
+        patches, (times, rows, columns) = patchify(clip.frames, clip.reading.video(self.video))
         grid = torch.tensor([[times, rows, columns]], device=self.device)
         features = self.model.get_video_features(patches.to(self.device), grid).pooler_output[0]
         # Frame i is what is shown at i / fps, so these are true times whatever the file's own frame rate is.
@@ -104,7 +104,7 @@ class Thinker:
         return features, starts, np.append(starts[1:], end_s), (rows // self.video.merge, columns // self.video.merge)
 
     def _encode_sound(self, clip: "Clip") -> torch.Tensor:
-        if clip.waveform is None or len(clip.waveform) < _MIN_SAMPLES:
+        if clip.waveform is None or len(clip.waveform) < MIN_SAMPLES:
             return torch.zeros(0, self.hidden_size, dtype=self.dtype, device=self.device)
         samples = clip.waveform[: len(clip.waveform) // 160 * 160]
         mel = self.mel(samples, sampling_rate=SAMPLE_RATE_HZ, padding=False, truncation=False, return_tensors="pt")["input_features"]

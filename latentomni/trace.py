@@ -10,7 +10,7 @@ Dimensions: N moments, T distinct times of a modality's moments, F thumbnails, D
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 
 from latentomni.bundle import load_bundle, save_bundle
 from latentomni.clock import SAMPLE_RATE_HZ, Window
-from latentomni.errors import TraceError
+from latentomni.errors import RequestError, TraceError
 from latentomni.events import (
     ClipRecord,
     Event,
@@ -106,7 +106,8 @@ class Block(_ByValue):
 
 @dataclass(frozen=True, eq=False)
 class Trace(_ByValue):
-    """A run. deltas: text pieces with their token ids and times. reason: "running" until `Finished` says another.
+    """A run. deltas: text pieces with their token ids and times. reason: "running" until `Finished` says another. reading: how
+    the clip was read; empty in traces written before this was recorded, which is the plain reading too.
 
     visual, audio: moments with features (N, width <= D) float16. clip.sound: int16 at `sound_hz`. ttft_s: None
     while running.
@@ -125,6 +126,7 @@ class Trace(_ByValue):
     audio: Moments
     prompt_tokens: int
     has_null: bool
+    reading: dict[str, Any] = field(default_factory=dict)
     deltas: tuple[TextDelta, ...] = ()
     blocks: tuple[Block, ...] = ()
     reason: str = "running"
@@ -148,7 +150,7 @@ class Trace(_ByValue):
     def _begun(cls, event: Started) -> "Trace":
         kept = {f.name: getattr(event, f.name) for f in fields(event)}
         clip, sound_hz = _kept_clip(event.clip)
-        settings = {name: json.loads(json.dumps(kept[name])) for name in ("spec", "sampling")}
+        settings = {name: json.loads(json.dumps(kept[name])) for name in ("spec", "sampling", "reading")}
         moments = {name: _kept_moments(kept[name]) for name in ("visual", "audio")}
         return cls(**{**kept, **settings, **moments, "clip": clip, "sound_hz": sound_hz})
 
@@ -184,6 +186,15 @@ class Trace(_ByValue):
 
     def moments(self, modality: str) -> Moments:
         return self.visual if modality == "visual" else self.audio
+
+    def evidence(self, slot: int, block: int = 0) -> tuple[Match, ...]:
+        """What latent `slot` of a block is most similar to, best first; both count from 0. RequestError where there is none."""
+        if not 0 <= block < len(self.blocks):
+            raise RequestError(f"This answer has {len(self.blocks)} latent blocks, counted from 0, and none is number {block}; choose another.")
+        latents = self.blocks[block].latents
+        if not 0 <= slot < len(latents):
+            raise RequestError(f"Block {block} has {len(latents)} latents, counted from 0, and none is number {slot}; choose another.")
+        return latents[slot].matches
 
     def save(self, path: str | Path) -> None:
         """Write one zip of json, safetensors, JPEG pictures and WAV sound; TraceError above 25 MB."""
@@ -276,8 +287,8 @@ def _check(trace: Trace) -> None:
         moments = trace.moments(name)
         n = len(moments.features)
         _check_array(f"{name}.features", moments.features, np.float16, (n, None))
-        for field in ("start_s", "end_s"):
-            _check_array(f"{name}.{field}", getattr(moments, field), np.float32, (n,))
+        for edge in ("start_s", "end_s"):
+            _check_array(f"{name}.{edge}", getattr(moments, edge), np.float32, (n,))
         _check_array(f"{name}.cells", moments.cells, np.float32, (n, 4))
         times[name] = len(np.unique(np.stack([moments.start_s, moments.end_s], axis=1), axis=0))
     grid = [trace.spec.get(name) for name in ("instants", "rows", "columns")]

@@ -22,7 +22,7 @@ COMPOSITION = {"latentomni.cli", "latentomni.__main__"}
 MEASURED = {"latentomni.bench": {"latentomni.training"}, "latentomni.study": {"latentomni.training", "latentomni.evaluation"}}
 
 DOORS = {
-    "av": ("latentomni.media",),
+    "av": ("latentomni.media", "latentomni.tracks"),
     "bitsandbytes": ("latentomni.checkpoints",),
     "gradio": ("app",),
     "huggingface_hub": ("latentomni.checkpoints",),
@@ -43,7 +43,7 @@ DOORS = {
 HEAVY = ("torch", "transformers", "av", "PIL", "gradio", "plotly", "moviepy", "tqdm")
 WITHOUT_TORCH = (*sorted(FOUNDATION), "latentomni.cli", "latentomni.commands.inspect", "visualizers.page")
 
-MANY_NAMES = {"latentomni.config": 8, "latentomni.events": 10}  # unions: one name per kind of setting, of event
+MANY_NAMES = {"latentomni.config": 9, "latentomni.events": 10}  # unions: one name per kind of setting, of event
 DISTRIBUTIONS = {  # whose name is another than the import's
     "huggingface_hub": "huggingface-hub",
     "imageio_ffmpeg": "imageio-ffmpeg",
@@ -104,8 +104,10 @@ def within(module: str, prefixes) -> bool:
 def place(module: str) -> str:
     if module in FOUNDATION or module == "latentomni":
         return "foundation"
-    if module in ("latentomni.media", "latentomni.runtime"):
-        return module.removeprefix("latentomni.")
+    if module in ("latentomni.media", "latentomni.tracks"):
+        return "media"
+    if module == "latentomni.runtime":
+        return "runtime"
     top = module.partition(".")[0]
     return "model" if top == "latentomni" else top
 
