@@ -207,6 +207,8 @@ class _Decoder:
         names = {f.name for f in fields(kind)}
         if not isinstance(value, dict):
             raise _wrong(key, value, "an object")
+        newer = {f.name for f in fields(kind) if f.default is None}  # what an older version did not write yet
+        value = {**dict.fromkeys(newer), **value}
         if set(value) != names:
             raise TraceError(
                 f"{key or 'The trace'} lacks {sorted(names - set(value))}, has {sorted(set(value) - names)} too much; "
