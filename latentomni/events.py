@@ -113,7 +113,9 @@ class LatentStep:
 
     modality: "visual" or "audio". time_s: its place on the clip's clock (OSPE), seconds. cell: row and column of the
     block's grid, None for audio. matches: best first. p: against the donor null, uncorrected; None without a null.
-    scores: (T,) the best score at each distinct time of its modality (`EvidenceBank.by_time`), or None.
+    scores: (T,) the best score at each distinct time of its modality (`EvidenceBank.by_time`), or None. cell_scores:
+    (G,) of all moments that share the best one's time (`EvidenceBank.beside`), or None. null_level: a score above it
+    has p <= 0.05, or None.
     """
 
     block: int
@@ -127,6 +129,8 @@ class LatentStep:
     p: float | None = None
     elapsed_s: float = 0.0
     scores: np.ndarray | None = None
+    cell_scores: np.ndarray | None = None
+    null_level: float | None = None
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,11 @@ class EvidenceBank:
             for rank, i in enumerate(best, start=1)
         )
 
+    def beside(self, moment: int) -> np.ndarray:
+        """The moments of one time, for pictures all cells of a frame, in their own order: (G,) places."""
+        m = self.moments
+        return np.flatnonzero((m.start_s == m.start_s[moment]) & (m.end_s == m.end_s[moment]))
+
     def by_time(self, scores: np.ndarray) -> np.ndarray:
         """(K, N) scores to (K, T): the best row of every distinct time."""
         if not len(self.times_s):
@@ -113,6 +118,11 @@ class Null:
         """Share of donors, the latent itself counted in, that reach the score of the latent's best match."""
         at_least = len(self.statistics) - np.searchsorted(self.statistics, score, side="left")
         return float((1 + at_least) / (1 + len(self.statistics)))
+
+    def level(self, p: float = 0.05) -> float | None:
+        """The score that must be exceeded for a p of at most this; None where so few donors allow none."""
+        may_reach = int(p * (1 + len(self.statistics)) + 1e-9) - 1
+        return float(self.statistics[-1 - may_reach]) if 0 <= may_reach < len(self.statistics) else None
 
 
 @dataclass(frozen=True, eq=False)

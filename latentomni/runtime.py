@@ -81,9 +81,13 @@ class Evidence:
         """The step with its nearest moments, its scores over time and, where the donors' slots are its own, its p-value."""
         bank = self.banks[step.modality]
         matches = bank.matches(step.vector)
-        null = self._null(step.modality, step.index) if matches and has_null else None
-        scores = bank.by_time(bank.nearest(step.vector[None]))[0]
-        return replace(step, matches=matches, scores=scores, p=null.p(matches[0].score) if null else None)
+        scores = bank.nearest(step.vector[None])
+        step = replace(step, matches=matches, scores=bank.by_time(scores)[0])
+        if not matches:
+            return step
+        null = self._null(step.modality, step.index) if has_null else None
+        p, level = (null.p(matches[0].score), null.level()) if null else (None, None)
+        return replace(step, cell_scores=scores[0, bank.beside(matches[0].moment)], p=p, null_level=level)
 
 
 class Runtime:

@@ -72,6 +72,8 @@ class Latent(_ByValue):
     modality: "visual" or "audio". time_s: its place on the clip's clock. cell: row and column of the block's grid,
     None for audio. vector: (D,) float16. matches: best first. p, p_corrected: against the donor null, the second over
     the block once it has closed; None without a null. scores: (T,) float16 over its modality's times, or None.
+    cell_scores: (G,) float16 of the moments that share the best one's time; null_level: a score above it has p <= 0.05.
+    Both are None in older files.
     """
 
     modality: str
@@ -84,6 +86,8 @@ class Latent(_ByValue):
     p_corrected: float | None
     scores: np.ndarray | None
     elapsed_s: float
+    cell_scores: np.ndarray | None = None
+    null_level: float | None = None
 
     @property
     def is_evidence(self) -> bool | None:
@@ -257,8 +261,9 @@ def _averaged(sound: np.ndarray, factor: int) -> np.ndarray:
 
 def _kept_latent(step: LatentStep) -> Latent:
     kept = {f.name: getattr(step, f.name) for f in fields(Latent) if f.name != "p_corrected"}
-    kept["vector"], kept["scores"] = _float16(step.vector), None if step.scores is None else _float16(step.scores)
-    kept["p"], kept["time_s"] = None if step.p is None else float(step.p), float(step.time_s)
+    kept["vector"], kept["time_s"] = _float16(step.vector), float(step.time_s)
+    for name, plain in (("scores", _float16), ("cell_scores", _float16), ("p", float), ("null_level", float)):
+        kept[name] = None if kept[name] is None else plain(kept[name])
     return Latent(**kept, p_corrected=None)
 
 
@@ -314,6 +319,8 @@ def _check_latent(name: str, latent: Latent, n_moments: int, n_times: int) -> No
     _check_array(f"a latent of {name}", latent.vector, np.float16, (None,))
     if latent.scores is not None:
         _check_array(f"the scores of {name}", latent.scores, np.float16, (n_times,))
+    if latent.cell_scores is not None:
+        _check_array(f"the cells' scores of {name}", latent.cell_scores, np.float16, (None,))
     for match in latent.matches:
         _require(0 <= match.moment < n_moments and match.rank >= 1, f"{name} matches moment {match.moment}")
     for p in (latent.p, latent.p_corrected):

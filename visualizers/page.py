@@ -3,6 +3,7 @@
 import io
 import json
 import wave
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from visualizers.view import data_uri, view
 __all__ = ["component_css", "component_js", "html_page"]
 
 _STATIC = Path(__file__).parent / "static"
-_SCRIPTS = ("drawing.js", "timeline.js", "strip.js", "inspector.js")
+_SCRIPTS = ("drawing.js", "export.js", "timeline.js", "strip.js", "detail.js", "meter.js", "answer.js", "inspector.js")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; media-src data:"
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -56,8 +57,8 @@ def component_js() -> str:
     return f'(() => {{\n"use strict";\n{parts}\n}})();\n'
 
 
-def html_page(trace: Trace) -> str:
-    """The run as a page; everything that came from outside is escaped."""
+def html_page(trace: Trace, collapse: Mapping[str, float | None] | None = None) -> str:
+    """The run as a page; everything that came from outside is escaped. collapse: of the model, as `view` takes it."""
     parts = ["stage"] * bool(trace.clip.thumbnails) + ["answer", "timeline", "blocks"]
     facts = (trace.clip.name, f"{trace.clip.duration_s:.1f} s", f"model {trace.model}", f"{trace.mode} mode")
     page = _PAGE.format(
@@ -73,7 +74,7 @@ def html_page(trace: Trace) -> str:
         ),
         clip=escape(trace.clip.name),
         sha256=escape(trace.clip.sha256[:16]),
-        view=_json(view(trace)),
+        view=_json(view(trace, collapse=collapse)),
         options=_json({"player": "#player", "parts": parts}),
         js=component_js(),
     )
