@@ -207,13 +207,14 @@ class _Decoder:
         names = {f.name for f in fields(kind)}
         if not isinstance(value, dict):
             raise _wrong(key, value, "an object")
-        if set(value) != names:
+        later = {f.name for f in fields(kind) if f.metadata.get("later")}  # what older files do not have
+        if not names - later <= set(value) <= names:
             raise TraceError(
-                f"{key or 'The trace'} lacks {sorted(names - set(value))}, has {sorted(set(value) - names)} too much; "
+                f"{key or 'The trace'} lacks {sorted(names - later - set(value))}, has {sorted(set(value) - names)} too much; "
                 "export the trace again."
             )
         hints = get_type_hints(kind)
-        values = {name: self.decode(hints[name], value[name], f"{key}.{name}".lstrip(".")) for name in sorted(names)}
+        values = {name: self.decode(hints[name], value[name], f"{key}.{name}".lstrip(".")) for name in sorted(value)}
         try:
             return kind(**values)
         except (ValueError, TypeError, AttributeError) as error:
