@@ -138,21 +138,22 @@ class Thinker:
         mask = attention_mask(layout, layout).to(self.device)
         return self.forward(embeds, positions.to(self.device), mask)
 
-    def forward(self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: DynamicCache | None = None,
-                *, whole: bool = False) -> torch.Tensor:
+    def new_cache(self) -> DynamicCache:
+        return DynamicCache(config=self.model.config.text_config)
+
+    def forward(self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: DynamicCache | None = None) -> torch.Tensor:
         """Last hidden state (B, T, D) after the final norm. positions: (3, B, T). mask: (B, T, K) bool, None for plain causal.
 
         A row's first tokens that see all before them, as media do, go ahead without a mask: a causal kernel does half the work.
-        whole: they do not, for one who looks into the layers.
-        """  # fmt: skip
+        """
         tokens = embeds.shape[1]
         n = 0 if mask is None or mask.shape[2] > tokens else causal_length(mask)
-        if n == tokens and not whole:
+        if n == tokens:
             return self._run(embeds, positions, None, cache)
         is_checkpointed = cache is None and getattr(self.text_model.layers[0], "gradient_checkpointing", False)
-        if whole or n <= tokens // 4 or is_checkpointed:
+        if n <= tokens // 4 or is_checkpointed:
             return self._run(embeds, positions, mask, cache)
-        cache = DynamicCache(config=self.model.config.text_config) if cache is None else cache
+        cache = self.new_cache() if cache is None else cache
         first = self._run(embeds[:, :n], positions[..., :n], None, cache)
         rest = self._run(embeds[:, n:], positions[..., n:], mask[:, n:], cache)
         if self._states is not None:

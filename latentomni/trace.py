@@ -33,7 +33,7 @@ from latentomni.events import (
     TextDelta,
 )
 
-__all__ = ["SCHEMA", "SIGNIFICANT_P", "Block", "Latent", "Trace", "project"]
+__all__ = ["SCHEMA", "SIGNIFICANT_P", "Block", "Latent", "Plane", "Trace", "project"]
 
 SCHEMA = "latentomni.trace/1"
 SIGNIFICANT_P = 0.05
@@ -41,6 +41,7 @@ _SOUND_BYTES = 10 * 2**20
 _THUMBNAIL_BYTES = 4 * 2**20
 _FEATURE_BYTES = 4 * 2**20
 _MIN_WIDTH = 32
+_MAX_PLANES = 8
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -109,12 +110,21 @@ class Block(_ByValue):
 
 
 @dataclass(frozen=True, eq=False)
+class Plane(_ByValue):
+    """Points in two dimensions that took long to compute. method: "umap". key: says of which points. points: (n, 2) float32."""
+
+    method: str
+    key: str
+    points: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Trace(_ByValue):
     """A run. deltas: text pieces with their token ids and times. reason: "running" until `Finished` says another. reading: how
     the clip was read; empty in traces written before this was recorded, which is the plain reading too.
 
     visual, audio: moments with features (N, width <= D) float16. clip.sound: int16 at `sound_hz`. ttft_s: None
-    while running.
+    while running. planes: kept with the run by whoever drew it.
     """
 
     question: str
@@ -139,6 +149,7 @@ class Trace(_ByValue):
     ttft_s: float | None = None
     elapsed_s: float = 0.0
     notices: tuple[str, ...] = ()
+    planes: tuple[Plane, ...] = field(default=(), metadata={"later": True})
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> "Trace":
@@ -187,6 +198,11 @@ class Trace(_ByValue):
     def text(self) -> str:
         """The answer text so far, with everything the model wrote around its blocks."""
         return "".join(delta.text for delta in self.deltas)
+
+    def with_plane(self, plane: Plane) -> "Trace":
+        """This trace with a plane in the place of the same one; the oldest of more than 8 goes."""
+        others = [p for p in self.planes if (p.method, p.key) != (plane.method, plane.key)]
+        return replace(self, planes=(*others, plane)[-_MAX_PLANES:])
 
     def moments(self, modality: str) -> Moments:
         return self.visual if modality == "visual" else self.audio
@@ -309,6 +325,9 @@ def _check(trace: Trace) -> None:
             _check_latent(
                 f"block {number}", latent, len(trace.moments(latent.modality).features), times[latent.modality]
             )
+    _require(len(trace.planes) <= _MAX_PLANES, f"it has {len(trace.planes)} planes")
+    for plane in trace.planes:
+        _check_array("a plane", plane.points, np.float32, (None, 2))
 
 
 def _check_latent(name: str, latent: Latent, n_moments: int, n_times: int) -> None:
