@@ -20,7 +20,6 @@ from app.showing import conversation, showing
 from latentomni.errors import MediaError, RequestError
 from latentomni.events import Event
 from latentomni.trace import Trace
-from visualizers.page import html_page
 from visualizers.view import view
 
 __all__ = ["abandon", "answer", "begin", "folded", "retry", "stop", "streamed"]
@@ -102,7 +101,7 @@ def streamed(session: Session, visitor: str, cancelled: Callable[[], bool], choi
     before = talks.find(visitor, talk)
     if before is None:
         session = replace(session, turns=tuple(replace(turn, is_live=False) for turn in session.turns))
-        before = model.conversation(clip)
+        before = model.conversation(clip, choices.latent())
     row = talks.copied(before)
     with closing(
         model.stream(clip, session.asked, choices.mode, sampling, row, cancelled, choices.latent())
@@ -138,7 +137,7 @@ def folded(events: Iterator[Event]) -> Iterator[Trace]:
 
 def _player(session: Session, trace: Trace) -> dict[str, Any]:
     media, key = view(trace)["media"], trace.clip.sha256
-    player = player_of_file(session.clip, media, key)
+    player = player_of_file(session.clip, media, key, (trace.reading or {}).get("start_s", 0.0))
     return player_of_trace(trace, session.folder, media) if player["kind"] == "unplayable" else player
 
 

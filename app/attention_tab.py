@@ -29,7 +29,7 @@ def build_tab() -> dict[str, gr.Component]:
     return parts
 
 
-def wire(parts: dict[str, gr.Component], tab: gr.Tab) -> None:
+def wire(parts: dict[str, gr.Component], tab: gr.Tab, controls: list[gr.Component]) -> None:
     """parts: the tab's own components, and those that all tabs share."""
     session, of = parts["session"], parts["attention_of"]
     page = [*(parts[name] for name in TabPage._fields[:-1]), parts["attention"]]
@@ -52,8 +52,9 @@ def compute(session: Session, visitor: str, cancelled: Callable[[], bool]) -> It
     if not runtime.is_loaded:
         yield TabPage(status=said("loading", "busy", model=Path(runtime.name).name))
     model = runtime.get()
-    from latentomni.attention import attention_record
     from latentomni.reruns import replay
+
+    from latentomni.attention import attention_record
 
     yield TabPage(status=said("again", "busy"))
     clip = runtime.read(session.clip, cancelled, ReadingSpec.from_dict(trace.reading or {}))

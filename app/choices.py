@@ -5,11 +5,17 @@ from typing import Any
 
 import gradio as gr
 
+from app.clips import LIMITS
+from app.components import Plan
 from app.copy import CHOICES, LABELS
+from app.page import failed, said
+from app.session import Session
+from app.shared import runtime
 from latentomni.config import AttentionFlow, Mode, PositionVariant, ReadingSpec, SamplingSpec
 from latentomni.errors import LatentOmniError
+from latentomni.media import probe
 
-__all__ = ["STORAGE_KEY", "Choices", "controls", "remembered", "restored"]
+__all__ = ["STORAGE_KEY", "Choices", "controls", "plain", "plan", "remembered", "restored"]
 
 STORAGE_KEY = "latentomni-settings"
 _PLAIN = SamplingSpec()
@@ -58,9 +64,10 @@ class Choices:
         return changes or None
 
 
-def controls() -> list[gr.Component]:
-    """Lay out the settings; one control per field of Choices, in the same order."""
+def controls(parts: dict[str, gr.Component]) -> list[gr.Component]:
+    """Lay out the settings; one control per field of Choices, in the same order. The plan and the reset button go to `parts`."""
     plain = Choices()
+    parts["plan"] = Plan(elem_id="plan")
     mode = gr.Radio(_named("mode", Mode), value=plain.mode, label=LABELS["mode"], elem_id="mode")
     with gr.Accordion(LABELS["settings"], open=False, elem_id="settings"):
         gr.HTML(f"<h3>{LABELS['words']}</h3>", apply_default_css=False)
@@ -84,6 +91,7 @@ def controls() -> list[gr.Component]:
         instants = gr.Dropdown(_trained(0, ((str(n), n) for n in _INSTANTS)), value=0, label=LABELS["instants"])
         positions = gr.Dropdown(_trained("", _named("positions", PositionVariant)), value="", label=LABELS["positions"])
         flow = gr.Dropdown(_trained("", _named("flow", AttentionFlow)), value="", label=LABELS["flow"])
+        parts["reset"] = gr.Button(LABELS["reset"], size="sm", elem_id="reset")
     return [mode, temperature, top_p, seed, max_tokens, max_blocks, fps, pixels, start, end, picture, sound, instants,
             positions, flow]  # fmt: skip
 
@@ -112,3 +120,28 @@ def restored(kept: dict[str, Any] | None) -> list[Any]:
     except (LatentOmniError, TypeError, ValueError, AttributeError):
         choices = Choices()
     return list(asdict(choices).values())
+
+
+def plain() -> list[Any]:
+    """Reset was pressed: the plain values, nothing remembered, and a word about it."""
+    return [*asdict(Choices()).values(), {}, said("reset")]
+
+
+def plan(session: Session, *values: Any) -> dict[str, Any] | None:
+    """What the next answer will need, as the settings stand; None without a clip. Loads the model, so that it is ready to ask."""
+    if not session.clip:
+        return None
+    try:
+        from latentomni.plan import plan_run
+
+        chosen = Choices(*values)
+        sampling = chosen.sampling()
+        found = plan_run(
+            runtime.get(), probe(session.clip, LIMITS), chosen.reading(), chosen.latent(), chosen.mode, sampling.max_new_tokens,
+            max_blocks=sampling.max_blocks, question=session.asked,
+        )  # fmt: skip
+    except Exception as error:
+        return {"problem": failed(error)["text"]}
+    return {
+        "frames": found.frames, "tokens": found.tokens, "bytes": found.peak_bytes, "seconds": found.seconds, "problem": found.advice,
+    }  # fmt: skip

@@ -8,7 +8,7 @@ import gradio as gr
 from visualizers.page import component_css, component_js
 
 __all__ = [
-    "Arms", "Attention", "Comparison", "Conversation", "Examples", "History", "Inspector", "Map", "Player", "Status", "Suggestions", "WhatIf",
+    "Arms", "Attention", "Comparison", "Conversation", "Examples", "History", "Inspector", "Map", "Plan", "Player", "Status", "Suggestions", "WhatIf",
     "page_head",
 ]  # fmt: skip
 
@@ -75,6 +75,10 @@ class History(_Drawn):
 
 class Map(_Drawn):
     """Latents and moments in a plane; value: `visualizers.trajectory.map_view`, or None."""
+
+
+class Plan(_Drawn):
+    """What the next answer will need; value: of `choices.plan`."""
 
 
 class WhatIf(_Drawn):

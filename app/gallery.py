@@ -40,7 +40,7 @@ def gallery(folder: Path = EXAMPLES_DIR) -> tuple[Example, ...]:
             entry = index.get(clip.name, {})
             questions = tuple(entry.get("questions", ()))
             title, true_answer = entry.get("title", clip.stem), entry.get("true_answer", "")
-            sha256 = Trace.load(trace).clip.sha256
+            sha256 = Trace.load(trace).clip.file_sha256
             found.append(Example(str(clip), str(trace), title, true_answer, questions, sha256))
     return tuple(found)
 

@@ -46,16 +46,17 @@ def open_trace(session: Session, path: str, visitor: str, run: str, clip: str | 
     """Show a saved answer, with its clip where that is at hand: given, on the page already, or one of the examples."""
     trace = Trace.load(path)
     if clip is None and session.clip and session.turns:
-        is_same = Trace.load(session.turns[-1].trace).clip.sha256 == trace.clip.sha256
+        is_same = Trace.load(session.turns[-1].trace).clip.file_sha256 == trace.clip.file_sha256
         clip = session.clip if is_same else None
-    example = next((one for one in gallery() if one.clip == clip or one.sha256 == trace.clip.sha256), None)
+    example = next((one for one in gallery() if one.clip == clip or one.sha256 == trace.clip.file_sha256), None)
     clip = clip or (example and example.clip)
     true_answer = example.true_answer if example and path == example.trace else ""
     turn = Turn(trace.question, trace.answer, path, False, true_answer, run)
     folder = session.folder or new_folder()
     after = Session(clip, example is None, folder, (turn,), 0, trace.question, has_answer=True)
     media = view(trace)["media"]
-    player = player_of_file(clip, media, trace.clip.sha256) if clip else player_of_trace(trace, folder, media)
+    start_s = (trace.reading or {}).get("start_s", 0.0)
+    player = player_of_file(clip, media, trace.clip.sha256, start_s) if clip else player_of_trace(trace, folder, media)
     page = _opened(after, trace, player)._replace(suggestions=list(example.questions) if example else [])
     asking.abandon(visitor)
     return page

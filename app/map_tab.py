@@ -35,7 +35,7 @@ def build_tab() -> dict[str, gr.Component]:
     return parts
 
 
-def wire(parts: dict[str, gr.Component], tab: gr.Tab) -> None:
+def wire(parts: dict[str, gr.Component], tab: gr.Tab, controls: list[gr.Component]) -> None:
     """parts: the tab's own components, and those that all tabs share."""
     given, drawn = [parts["session"], parts["map_of"]], [parts["map"], parts["map_status"]]
     gr.on([tab.select, parts["map_of"].input, parts["pca"].click], draw, given, drawn, **AT_ONCE)

@@ -60,7 +60,7 @@ def build_tab() -> dict[str, gr.Component]:
     return parts
 
 
-def wire(parts: dict[str, gr.Component], tab: gr.Tab) -> None:
+def wire(parts: dict[str, gr.Component], tab: gr.Tab, controls: list[gr.Component]) -> None:
     """parts: the tab's own components, and those that all tabs share."""
     session = parts["session"]
     shown = [parts[name] for name in ("block", "start", "end", "of", "result", "after_box")]

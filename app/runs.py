@@ -28,13 +28,16 @@ class Runs:
     def folder(self) -> Path:
         return Path(get_upload_folder()) / "latentomni-runs"
 
-    def keep(self, trace: Trace, name: str) -> tuple[str, str]:
-        """Save a run under a new id; returns the id and the file. What is too old is deleted first."""
+    def keep(self, trace: Trace, name: str, clip: str | None = None) -> tuple[str, str]:
+        """Save a run under a new id, with a copy of its clip where one is given; returns the id and the file. What is too old is
+        deleted first."""
         self.sweep()
         run = secrets.token_urlsafe(16)
         path = self.folder / run / f"{name}.trace.zip"
         path.parent.mkdir(parents=True)
         trace.save(path)
+        if clip:
+            shutil.copy(clip, path.with_name(f"clip{Path(clip).suffix}"))
         return run, str(path)
 
     def find(self, run: str) -> str:
@@ -42,6 +45,13 @@ class Runs:
         found = sorted((self.folder / run).glob("*.trace.zip")) if _ID.fullmatch(run) else []
         if not found:
             raise RequestError(copy.ERRORS["no_run"])
+        return str(found[0])
+
+    def clip(self, run: str) -> str:
+        """The clip that was kept with a run. RequestError where there is none."""
+        found = sorted(Path(self.find(run)).parent.glob("clip.*"))
+        if not found:
+            raise RequestError(copy.ERRORS["no_clip_in_trace"])
         return str(found[0])
 
     def example(self, run: str) -> Example | None:

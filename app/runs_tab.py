@@ -1,24 +1,37 @@
-"""The Runs tab: what this browser remembers of earlier answers, links that open them again, and the files made of an answer."""
+"""The tab "Runs": what this browser remembers of earlier answers, and links that open them again."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app import copy
+from app.components import History
 from app.handlers import open_trace
+from app.lanes import AT_ONCE
 from app.page import Page, calm, failed, said
 from app.session import Session
 from app.shared import runs
-from latentomni.errors import RequestError
 from latentomni.trace import Trace
-from visualizers.page import html_page
 
-__all__ = ["STORAGE_KEY", "act", "export", "keep", "list_runs", "open_link", "reel"]
+__all__ = ["STORAGE_KEY", "act", "build_tab", "keep", "list_runs", "open_link", "wire"]
 
 STORAGE_KEY = "latentomni-runs"
 _MAX_RUNS = 40
+
+
+def build_tab() -> dict[str, gr.Component]:
+    """Lay the tab out; returns its components by name."""
+    gr.HTML(f'<p class="lo-quiet">{copy.LABELS["runs_intro"]}</p>', apply_default_css=False)
+    return {"runs": History(elem_id="runs")}
+
+
+def wire(parts: dict[str, gr.Component], tab: gr.Tab, controls: list[gr.Component]) -> None:
+    """parts: the tab's own components, and those that all tabs share."""
+    session, history = parts["session"], parts["history"]
+    page = [*(parts[name] for name in Page._fields), history, parts["runs"]]
+    tab.select(list_runs, history, parts["runs"], **AT_ONCE)
+    parts["runs"].select(act, [session, history], page, **AT_ONCE)
 
 
 def list_runs(history: list[dict[str, Any]] | None) -> dict[str, Any]:
@@ -60,38 +73,3 @@ def _opened(session: Session, run: str, request: gr.Request) -> Page:
     path, clip = (example.trace, example.clip) if example else (runs.find(run), None)
     page = open_trace(session, path, request.session_hash, run, clip)
     return page._replace(status=said("opened"), tabs=gr.Tabs(selected="latents"))
-
-
-def export(session: Session) -> tuple[Any, Any, Any]:
-    """Make the shown answer ready for download: its trace, a page that needs nothing else, and the button for its reel."""
-    if not session.turns or session.shown >= len(session.turns):
-        return gr.skip(), gr.skip(), gr.skip()
-    source = Path(session.turns[session.shown].trace)
-    report = _beside(session, source, ".html")
-    if not report.is_file():
-        report.write_text(html_page(Trace.load(source)), encoding="utf-8")
-    return str(source), str(report), gr.update(visible=False, value=None)
-
-
-def reel(session: Session) -> tuple[Any, Any]:
-    """Cut the moments that the answer names together; returns the status and the download."""
-    try:
-        if not session.turns:
-            raise RequestError(copy.ERRORS["no_answer"])
-        if not session.clip:
-            raise RequestError(copy.ERRORS["no_clip_in_trace"])
-        from visualizers.reel import write_reel
-
-        source = Path(session.turns[session.shown].trace)
-        film = _beside(session, source, ".reel.mp4")
-        if not film.is_file():
-            write_reel(Trace.load(source), session.clip, film)
-        return said("reel"), gr.update(value=str(film), visible=True)
-    except Exception as error:
-        return failed(error), gr.skip()
-
-
-def _beside(session: Session, trace: Path, suffix: str) -> Path:
-    """A file made of a trace: in the run's folder, or in the visitor's where the trace is not one of our runs."""
-    folder = trace.parent if runs.folder in trace.parents else Path(session.folder)
-    return folder / f"{trace.name.split('.')[0]}{suffix}"

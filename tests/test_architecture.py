@@ -43,7 +43,7 @@ DOORS = {
 HEAVY = ("torch", "transformers", "av", "PIL", "gradio", "plotly", "moviepy", "tqdm")
 WITHOUT_TORCH = (*sorted(FOUNDATION), "latentomni.cli", "latentomni.commands.inspect", "visualizers.page")
 
-MANY_NAMES = {"latentomni.config": 9, "latentomni.events": 10}  # unions: one name per kind of setting, of event
+MANY_NAMES = {"app.components": 14, "latentomni.config": 9, "latentomni.events": 10}  # unions: one name per kind of setting, of event
 DISTRIBUTIONS = {  # whose name is another than the import's
     "huggingface_hub": "huggingface-hub",
     "imageio_ffmpeg": "imageio-ffmpeg",
