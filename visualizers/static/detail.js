@@ -29,8 +29,9 @@ class Detail {
 
   facts(latent, canPlay) {
     const {modality, matches: [best]} = latent;
-    const [first, ...rest] = describe(latent, this.chosen.slot, this.block).slice(best ? 2 : 0);
-    const small = el("p", "li-small li-muted", {}, `${rest.join(", ")}; ${first}${this.surplus(latent)}`);
+    const place = latent.cell ? `row ${latent.cell[0] + 1}, column ${latent.cell[1] + 1}, ` : "";
+    const facts = `${place}stated at ${clock(latent.time_s)}; ${certainty(latent, this.block.closed)}${this.surplus(latent)}`;
+    const small = el("p", "li-small li-muted", {}, facts[0].toUpperCase() + facts.slice(1));
     if (!best) return [small];
     const time = el("b", "", {"data-modality": modality}, span(best.start_s, best.end_s));
     const said = el("p", "li-said", {}, "Most similar to ", time);

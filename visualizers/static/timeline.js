@@ -231,9 +231,10 @@ class Timeline {
     if (!this.view.blocks.length && !this.view.running) return "Sync: no latents, nothing to compare.";
     const measured = sync?.instants.filter(({gap_s}) => gap_s !== null) ?? [];
     if (!measured.length) return "Sync: no instant with evidence of both kinds yet; the gap would be pictures minus sounds.";
-    const what = `median over ${measured.length} of ${sync.instants.length} instants, pictures minus sounds`;
-    return `Sync: what visual and audio latents are most similar to lies ${signed(sync.median_s)} apart (${what}). `
-      + `Moments are so long that up to ${sync.resolution_s.toFixed(2)} s means nothing.`;
+    const {median_s: median, resolution_s: least} = sync;
+    const order = median === 0 ? "at the same time as" : `${Math.abs(median).toFixed(2)} s ${median < 0 ? "before" : "after"}`;
+    return `Sync: pictures ${order} sounds, by what each latent is most similar to (median of ${measured.length} of `
+      + `${sync.instants.length} instants). Under ${least.toFixed(2)} s, half a moment, a gap means nothing.`;
   }
 
   rows() {
