@@ -64,7 +64,7 @@ def attention_view(record: "AttentionRecord", trace: Trace) -> dict[str, Any]:
     """What `static/attention.js` draws, plain JSON; heat is packed in bytes (`_packed`)."""
     texts, slots = record.texts, _slots(record)
     steps = [
-        {"text": text, "group": group, "block": int(block), "slot": slot}
+        {"text": text, "group": group, "block": int(block), "slot": slot, "start_s": _start_s(trace, int(block), slot)}
         for text, group, block, slot in zip(texts, record.groups, record.blocks, slots, strict=True)
     ]
     return {
@@ -97,6 +97,14 @@ def _slots(record: "AttentionRecord") -> list[int | None]:
         slots.append(counts.get(block, 0) if is_latent else None)
         counts[block] = counts.get(block, 0) + is_latent
     return slots
+
+
+def _start_s(trace: Trace, block: int, slot: int | None) -> float | None:
+    """Start of the moment that a latent is most similar to."""
+    if slot is None or block >= len(trace.blocks) or slot >= len(trace.blocks[block].latents):
+        return None
+    latent = trace.blocks[block].latents[slot]
+    return round(latent.matches[0].start_s if latent.matches else latent.time_s, 3)
 
 
 def _rounded(values: np.ndarray, digits: int) -> list[Any]:

@@ -14,7 +14,11 @@ from visualizers.view import data_uri, view
 __all__ = ["component_css", "component_js", "html_page"]
 
 _STATIC = Path(__file__).parent / "static"
-_SCRIPTS = ("drawing.js", "export.js", "timeline.js", "strip.js", "detail.js", "meter.js", "answer.js", "inspector.js")
+_SCRIPTS = (
+    "drawing.js", "export.js", "timeline.js", "strip.js", "detail.js", "meter.js", "answer.js", "inspector.js", "views.js", "map.js", "attention.js",
+    "compare.js", "whatif.js",
+)  # fmt: skip
+_STYLES = ("inspector.css", "views.css")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; media-src data:"
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -47,12 +51,12 @@ LatentInspector.mount(document.getElementById("inspector"), {options})
 
 
 def component_css() -> str:
-    """The style sheet of the inspector."""
-    return (_STATIC / "inspector.css").read_text(encoding="utf-8")
+    """The style sheet of the inspector and of the other views."""
+    return "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in _STYLES)
 
 
 def component_js() -> str:
-    """The inspector as one classic script; it defines `LatentInspector` and nothing else."""
+    """All views as one classic script; it defines `LatentInspector` and `LatentViews` and nothing else."""
     parts = "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     return f'(() => {{\n"use strict";\n{parts}\n}})();\n'
 

@@ -32,8 +32,9 @@ class Trajectory:
 
     plane: (n, 2) points, to be kept with `Trace.with_plane` where they took long. explained: (2,) shares of the variance on
     the axes, NaN for UMAP. is_visual: (n,). run, block, slot: (n,) of a latent; block and slot are -1 for a moment, and
-    run is the first that asked about its clip. time_s: (n,) stated time, or middle of the moment. spans_s: (n, 2) the
-    moment, or the one that the latent is most similar to (NaN without any).
+    run is the first that asked about its clip. moment: (n,) place among the clip's moments of the modality: its own, or of
+    the one that the latent is most similar to, -1 without any. spans_s: (n, 2) of that moment, or NaN. time_s: (n,) the
+    stated time of a latent, the middle of a moment.
     """
 
     plane: Plane
@@ -42,6 +43,7 @@ class Trajectory:
     run: np.ndarray
     block: np.ndarray
     slot: np.ndarray
+    moment: np.ndarray
     time_s: np.ndarray
     spans_s: np.ndarray
 
@@ -52,7 +54,7 @@ class Trajectory:
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """Points before they are placed: vectors (n, width) as stored, fields (n, 7) in the order of `Trajectory`."""
+    """Points before they are placed: vectors (n, width) as stored, fields (n, 8) in the order of `Trajectory`."""
 
     vectors: np.ndarray
     fields: np.ndarray
@@ -77,8 +79,8 @@ def compute_trajectory(traces: Sequence[Trace], method: str = "pca", progress: P
         require(n >= MIN_UMAP_POINTS, f"UMAP needs at least {MIN_UMAP_POINTS} points, and there are {n}; choose PCA.")
         kept = [p.points for t in traces for p in t.planes if (p.method, p.key, len(p.points)) == (method, key, n)]
         points = kept[0] if kept else _umap(vectors, progress)
-    is_visual, run, block, slot, time_s, start_s, end_s = rows.fields.T
-    numbers = (values.astype(int) for values in (run, block, slot))
+    is_visual, run, block, slot, moment, time_s, start_s, end_s = rows.fields.T
+    numbers = (values.astype(int) for values in (run, block, slot, moment))
     return Trajectory(Plane(method, key, points), explained, is_visual > 0, *numbers, time_s, np.stack([start_s, end_s], 1))
 
 
@@ -101,10 +103,10 @@ def _rows(traces: Sequence[Trace]) -> _Rows:
 
 def _moments(trace: Trace, run: int) -> list[tuple[np.ndarray, tuple]]:
     return [
-        (vector, (modality == "visual", run, -1, -1, (start + end) / 2, start, end))
+        (vector, (modality == "visual", run, -1, -1, i, (start + end) / 2, start, end))
         for modality in ("visual", "audio")
         for moments in [trace.moments(modality)]
-        for vector, start, end in zip(moments.features, moments.start_s, moments.end_s, strict=True)
+        for i, (vector, start, end) in enumerate(zip(moments.features, moments.start_s, moments.end_s, strict=True))
     ]
 
 
@@ -112,9 +114,8 @@ def _latents(trace: Trace, run: int, width: int) -> list[tuple[np.ndarray, tuple
     rows = []
     for number, block in enumerate(trace.blocks):
         for slot, z in enumerate(block.latents):
-            start, end = (z.matches[0].start_s, z.matches[0].end_s) if z.matches else (np.nan, np.nan)
-            vector = project(z.vector, width or len(z.vector))
-            rows.append((vector, (z.modality == "visual", run, number, slot, z.time_s, start, end)))
+            found = (z.matches[0].moment, z.time_s, z.matches[0].start_s, z.matches[0].end_s) if z.matches else (-1, z.time_s, np.nan, np.nan)
+            rows.append((project(z.vector, width or len(z.vector)), (z.modality == "visual", run, number, slot, *found)))
     return rows
 
 
@@ -151,29 +152,36 @@ def map_view(traces: Sequence[Trace], method: str = "pca") -> dict[str, Any]:
         "explained": shares,
         "runs": [{"mode": t.mode, "question": t.question, "clip": t.clip.sha256} for t in traces],
         "clips": {key: {"name": clip.name, "duration_s": clip.duration_s} for key, clip in clips.items()},
-        "moments": [_point(trajectory, i) for i in np.flatnonzero(~trajectory.is_latent)],
+        "moments": [_point(trajectory, i, traces) for i in np.flatnonzero(~trajectory.is_latent)],
         "latents": [_latent_point(trajectory, i, traces) for i in np.flatnonzero(trajectory.is_latent)],
     }
 
 
-def _point(trajectory: Trajectory, i: int) -> dict[str, Any]:
-    has_span = np.isfinite(trajectory.spans_s[i, 0])
-    return {
-        "x": round(float(trajectory.plane.points[i, 0]), 4),
-        "y": round(float(trajectory.plane.points[i, 1]), 4),
-        "modality": "visual" if trajectory.is_visual[i] else "audio",
-        "run": int(trajectory.run[i]),
-        "time_s": round(float(trajectory.time_s[i]), 3),
-        "span_s": [round(float(edge), 3) for edge in trajectory.spans_s[i]] if has_span else None,
-    }
+def _point(trajectory: Trajectory, i: int, traces: Sequence[Trace]) -> dict[str, Any]:
+    x, y = (round(float(value), 4) for value in trajectory.plane.points[i])
+    run, modality = int(trajectory.run[i]), "visual" if trajectory.is_visual[i] else "audio"
+    point = {"x": x, "y": y, "modality": modality, "run": run, "time_s": round(float(trajectory.time_s[i]), 3)}
+    if (moment := trajectory.moment[i]) < 0:
+        return {**point, "span_s": None}
+    box = [round(float(side), 4) for side in traces[run].moments(modality).cells[moment]]
+    return {**point, "span_s": [round(float(edge), 3) for edge in trajectory.spans_s[i]], "box": box}
 
 
 def _latent_point(trajectory: Trajectory, i: int, traces: Sequence[Trace]) -> dict[str, Any]:
-    block, slot = int(trajectory.block[i]), int(trajectory.slot[i])
-    latent = traces[trajectory.run[i]].blocks[block].latents[slot]
+    """A latent, with `near`: which of the moments of the view it is most similar to."""
+    run, block, slot, moment = (int(values[i]) for values in (trajectory.run, trajectory.block, trajectory.slot, trajectory.moment))
+    first = next(k for k, trace in enumerate(traces) if trace.clip.sha256 == traces[run].clip.sha256)
+    is_kin = ~trajectory.is_latent & (trajectory.run == first) & (trajectory.is_visual == trajectory.is_visual[i])
+    latent = traces[run].blocks[block].latents[slot]
     p = latent.p if latent.p_corrected is None else latent.p_corrected
-    certainty = {"p": None if p is None else float(f"{p:.2g}"), "evidence": latent.is_evidence}
-    return {**_point(trajectory, i), "block": block, "slot": slot, **certainty}
+    return {
+        **_point(trajectory, i, traces),
+        "block": block,
+        "slot": slot,
+        "near": int(np.flatnonzero(is_kin)[moment]) if moment >= 0 else None,
+        "p": None if p is None else float(f"{p:.2g}"),
+        "evidence": latent.is_evidence,
+    }
 
 
 def plot_trajectory(trajectory: Trajectory) -> "Figure":
