@@ -55,7 +55,7 @@ LABELS = {
     "reel_file": "Reel (.mp4)",
     "selftest": "Self test",
     "selftest_intro": "Draws a fresh clip whose events are known, asks about it, and says what was right.",
-    "matter_intro": "Change what the model computed, or what it saw and heard, and let it answer again. If the answer stays, what was changed did not matter for it.",
+    "matter_intro": "Change what the model computed, or the clip itself, and let it answer again. If the answer stays, what was changed did not matter for it.",
     "target": "What to change",
     "block": "Block {}",
     "which_block": "Block",
@@ -75,7 +75,7 @@ LABELS = {
     "first_run": "First run",
     "second_run": "Second run",
     "pair": "Compare",
-    "runs_intro": "Your browser remembers these answers. They stay on this server for a week; whoever has a link can open the run it names, so share it with care.",
+    "runs_intro": "Your browser remembers these answers. They stay on this server for a week, and whoever has the link of a run can open it.",
 }  # fmt: skip
 
 CHOICES: dict[str, dict[str, str]] = {

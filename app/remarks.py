@@ -26,7 +26,8 @@ def findings(verdict: "Verdict") -> tuple[str, ...]:
     """What a self test found, a sentence each."""
     said = [f"Answer: {'right' if verdict.answer_right else 'wrong'}; true is {verdict.true_answer}."]
     windows = " and ".join(f"{window.start_s:.1f}–{window.end_s:.1f} s" for window in verdict.true_windows)
-    said.append(f"Window: overlaps by {verdict.window_iou:.2f} with the true one, {windows}." if verdict.window_iou is not None else "Window: none was written.")
+    iou = verdict.window_iou
+    said.append("Window: none was written." if iou is None else f"Window: overlap {iou:.2f} (intersection over union) with the true one, {windows}.")
     for modality, what in (("visual", "pictures"), ("audio", "sounds")):
         hit = verdict.evidence_hit.get(modality)
         if hit is not None:
