@@ -8,8 +8,8 @@ import gradio as gr
 
 from app import copy
 from app.components import Attention
-from app.lanes import AT_ONCE, MODEL, announce, in_turn
-from app.page import TabPage, idle, said
+from app.lanes import AT_ONCE, MODEL, TabPage, announce, in_turn
+from app.page import idle, said
 from app.session import Session
 from app.shared import runtime
 from latentomni.config import ReadingSpec

@@ -11,8 +11,8 @@ from app import copy
 from app.asking import folded
 from app.choices import Choices
 from app.components import Comparison
-from app.lanes import AT_ONCE, MODEL, announce, in_turn
-from app.page import TabPage, failed, idle, said
+from app.lanes import AT_ONCE, MODEL, TabPage, announce, in_turn
+from app.page import failed, idle, said
 from app.runs_tab import list_runs
 from app.session import Session
 from app.shared import runs, runtime

@@ -164,7 +164,7 @@
 
     arms(root, select) {
       return (groups) => root.replaceChildren(el("p", "lo-chosen lo-quiet", {}, chosenText()), ...(groups || []).map(({title, arms}) =>
-        el("section", "", {"aria-label": title}, el("h3", "", {}, title), el("div", "lo-arms", {}, ...arms.map(({arm, title, text}) => {
+        el("section", "", {"aria-label": title}, el("h3", "", {}, title), el("div", "lo-cards", {}, ...arms.map(({arm, title, text}) => {
           const button = el("button", "lo-arm", {type: "button", "data-arm": arm}, el("b", "", {}, title), el("span", "", {}, text));
           button.addEventListener("click", () => {
             root.querySelector('[aria-current="true"]')?.removeAttribute("aria-current");

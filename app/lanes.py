@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -12,11 +12,22 @@ from app.session import Session
 from app.shared import tickets
 from latentomni.errors import MediaError, RequestError
 
-__all__ = ["AT_ONCE", "BACKGROUND", "MODEL", "announce", "in_turn", "take_ticket"]
+__all__ = ["AT_ONCE", "BACKGROUND", "MODEL", "TabPage", "announce", "in_turn", "take_ticket"]
 
 BACKGROUND = {"api_visibility": "private", "show_progress": "hidden"}
 AT_ONCE = {**BACKGROUND, "queue": False}
 MODEL = {**BACKGROUND, "concurrency_id": "model", "concurrency_limit": 1}
+
+
+class TabPage(NamedTuple):
+    """What a task of another tab changes; `result` is that tab's own component."""
+
+    session: Any = gr.skip()
+    ask: Any = gr.skip()
+    stop: Any = gr.skip()
+    retry: Any = gr.skip()
+    status: Any = gr.skip()
+    result: Any = gr.skip()
 
 
 def take_ticket(session: Session, visitor: str) -> Session:

@@ -11,7 +11,7 @@ from app.copy import ERRORS, STATUS
 from app.session import Session
 from latentomni.errors import LatentOmniError
 
-__all__ = ["AnswerPage", "Page", "TabPage", "calm", "failed", "idle", "running", "said"]
+__all__ = ["AnswerPage", "Page", "calm", "failed", "idle", "running", "said"]
 
 _SAME = gr.skip()
 _LOG = logging.getLogger(__name__)
@@ -53,17 +53,6 @@ class AnswerPage(NamedTuple):
     downloads: Any = _SAME
 
 
-class TabPage(NamedTuple):
-    """What a task of another tab changes; `result` is that tab's own component."""
-
-    session: Any = _SAME
-    ask: Any = _SAME
-    stop: Any = _SAME
-    retry: Any = _SAME
-    status: Any = _SAME
-    result: Any = _SAME
-
-
 def said(name: str, kind: str = "done", /, **values: Any) -> dict[str, str]:
     """A sentence of `copy.STATUS` for the status line; kind: "done" or "busy"."""
     return {"text": STATUS[name].format(**values), "kind": kind}
@@ -77,7 +66,7 @@ def failed(error: Exception) -> dict[str, str]:
     return {"text": ERRORS["unexpected"], "kind": "error"}
 
 
-_AnyPage = TypeVar("_AnyPage", Page, AnswerPage, TabPage)
+_AnyPage = TypeVar("_AnyPage", bound=tuple)  # named, with at least a session, the three buttons and a status
 
 
 def running(page: _AnyPage) -> _AnyPage:

@@ -5,6 +5,7 @@ import tempfile
 import threading
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gradio.utils import get_upload_folder
 
-from latentomni.config import MediaLimits
+from latentomni.config import MediaLimits, ReadingSpec
 
 if TYPE_CHECKING:  # torch is imported with the model, not with the page
     from latentomni.media import Clip
@@ -79,7 +80,7 @@ class LazyRuntime:
         self.name, self.limits = name, limits
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
-        self._clips: OrderedDict[tuple[str, int], Clip] = OrderedDict()
+        self._clips: OrderedDict[tuple[str, int, ReadingSpec], Clip] = OrderedDict()
 
     def use(self, name: str) -> None:
         """Answer with another model from now on."""
@@ -98,10 +99,10 @@ class LazyRuntime:
                 self._runtime = Runtime.load(self.name, self.limits)
             return self._runtime
 
-    def read(self, path: str, cancelled) -> "Clip":
+    def read(self, path: str, cancelled: Callable[[], bool], reading: ReadingSpec) -> "Clip":
         """A clip in memory; follow-up questions find the last few already read."""
-        key = (path, Path(path).stat().st_mtime_ns if Path(path).is_file() else 0)
-        clip = self._clips.get(key) or self.get().read(path, cancelled)
+        key = (path, Path(path).stat().st_mtime_ns if Path(path).is_file() else 0, reading)
+        clip = self._clips.get(key) or self.get().read(path, cancelled, reading)
         self._clips[key] = clip
         self._clips.move_to_end(key)
         while len(self._clips) > _KEPT_CLIPS:

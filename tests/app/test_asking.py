@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from app import asking, copy, handlers
+from app import asking, copy, downloads, handlers
 from app.page import AnswerPage, Page
 from app.session import Session
+from app.shared import runtime
 from latentomni import checkpoints
 from latentomni.clock import SAMPLE_RATE_HZ
 from latentomni.trace import Trace
 
-SETTINGS = ("latent", 0.0, 0, 24)
+SETTINGS = ("latent", 0.0, 1.0, 0, 24)
 SAME = Page()
 
 
@@ -39,8 +40,8 @@ def model_folder(tokenizer, tmp_path_factory):
 def visitor(model_folder, monkeypatch, tmp_path):
     """A request of a new visitor; uploads and answers lie in a folder of this test."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    if asking.runtime.name != str(model_folder):
-        asking.runtime.use(str(model_folder))
+    if runtime.name != str(model_folder):
+        runtime.use(str(model_folder))
     request = SimpleNamespace(session_hash=tmp_path.name)
     yield request
     handlers.leave(request)
@@ -59,7 +60,7 @@ def clip(tmp_path):
 def asked(session, question, visitor, settings=SETTINGS):
     """All pages of one answer, `begin` first."""
     first = asking.begin(session, question, visitor)
-    return [first, *asking.answer(first.session, *settings, visitor)]
+    return [first, *asking.answer(first.session, visitor, *settings)]
 
 
 def brought(clip, visitor):
@@ -97,7 +98,7 @@ def test_a_follow_up_reads_on_and_retry_goes_one_step_back(visitor, clip):
     assert second.prompt_tokens > first.prompt_tokens + first.tokens
     again = asking.retry(session, visitor)
     assert [turn["question"] for turn in again.conversation["turns"]] == ["What is seen?", "And then?"]
-    session = list(asking.answer(again.session, *SETTINGS, visitor))[-1].session
+    session = list(asking.answer(again.session, visitor, *SETTINGS))[-1].session
     repeated = Trace.load(session.turns[-1].trace)
     assert len(session.turns) == 2
     assert (repeated.prompt_tokens, repeated.text) == (second.prompt_tokens, second.text)
@@ -107,7 +108,7 @@ def test_a_stopped_answer_is_kept_on_the_page_but_not_in_the_conversation(visito
     session = asked(brought(clip, visitor), "What is seen?", visitor)[-1].session
     first = asking.begin(session, "And then?", visitor)
     pages = []
-    for page in asking.answer(first.session, "latent", 0.0, 0, 400, visitor):
+    for page in asking.answer(first.session, visitor, "latent", 0.0, 1.0, 0, 400):
         pages.append(page)
         if page.inspector != SAME.inspector:
             assert asking.stop(visitor).status["kind"] == "busy"
@@ -123,13 +124,13 @@ def test_one_answer_at_a_time(visitor, clip):
     first = asking.begin(brought(clip, visitor), "What is seen?", visitor)
     second = asking.begin(first.session, "Quick!", visitor)
     assert second == SAME._replace(status={"text": copy.ERRORS["busy"], "kind": "error"})
-    assert len(list(asking.answer(first.session, *SETTINGS, visitor))) > 1
-    assert list(asking.answer(first.session, *SETTINGS, visitor)) == [AnswerPage()]
+    assert len(list(asking.answer(first.session, visitor, *SETTINGS))) > 1
+    assert list(asking.answer(first.session, visitor, *SETTINGS)) == [AnswerPage()]
 
 
 def test_what_was_cleared_does_not_come_back(visitor, clip):
     first = asking.begin(brought(clip, visitor), "What is seen?", visitor)
-    pages = asking.answer(first.session, *SETTINGS, visitor)
+    pages = asking.answer(first.session, visitor, *SETTINGS)
     next(pages)
     cleared = handlers.clear(first.session, visitor)
     assert (cleared.session, cleared.inspector, cleared.conversation) == (Session(), None, None)
@@ -148,9 +149,8 @@ def test_errors_are_one_sentence_and_change_nothing_else(visitor, clip, tmp_path
     assert refused.session == SAME.session and refused.file is None
     assert "broken.mp4 is not a video or sound file" in refused.status["text"]
     assert not caplog.records
-    (tmp_path / "gone").mkdir()
-    lost = Session(**{**vars(session), "folder": str(tmp_path / "gone" / "deeper")})
-    last = asked(lost, "What is seen?", visitor)[-1]
+    (tmp_path / "latentomni-runs").write_text("where runs would go")
+    last = asked(session, "What is seen?", visitor)[-1]
     assert last.status == {"text": copy.ERRORS["unexpected"], "kind": "error"}
     assert (last.session.turns, last.ask["interactive"]) == ((), True)
     assert "a handler failed" in caplog.text
@@ -158,11 +158,11 @@ def test_errors_are_one_sentence_and_change_nothing_else(visitor, clip, tmp_path
 
 def test_a_saved_answer_opens_without_the_model(visitor, clip):
     saved = asked(brought(clip, visitor), "What is seen?", visitor)[-1]
-    trace, report = asking.export(saved.session)
+    trace, report, _ = downloads.export(saved.session)
     assert "What is seen?" in Path(report).read_text(encoding="utf-8")
-    asking.runtime.use(asking.runtime.name)
+    runtime.use(runtime.name)
     opened = handlers.bring(Session(), trace, visitor)
-    assert not asking.runtime.is_loaded
+    assert not runtime.is_loaded
     assert opened.inspector == saved.inspector
     assert (opened.player["kind"], opened.player["key"]) == ("audio", saved.inspector["clip"]["key"])
     assert asking.retry(opened.session, visitor).status["text"] == copy.ERRORS["no_clip_in_trace"]
