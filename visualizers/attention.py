@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AttentionCurves", "attention_view", "compute_attention", "plot_attention"]
 
+_MARKERS = {"<Unified_Latent>": "open", "</Unified_Latent>": "close", "<|im_end|>": "end"}  # what a reader sees for them
+
 
 @dataclass(frozen=True, eq=False)
 class AttentionCurves:
@@ -64,7 +66,7 @@ def attention_view(record: "AttentionRecord", trace: Trace) -> dict[str, Any]:
     """What `static/attention.js` draws, plain JSON; heat is packed in bytes (`_packed`)."""
     texts, slots = record.texts, _slots(record)
     steps = [
-        {"text": text, "group": group, "block": int(block), "slot": slot, "start_s": _start_s(trace, int(block), slot)}
+        {"text": _MARKERS.get(text, text), "group": group, "block": int(block), "slot": slot, "start_s": _start_s(trace, int(block), slot)}
         for text, group, block, slot in zip(texts, record.groups, record.blocks, slots, strict=True)
     ]
     return {

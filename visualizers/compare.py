@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Difference", "compare_view", "compute_difference", "plot_difference", "stated_windows", "whatif_view"]
 
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _SPAN = re.compile(r"\[\d+\.\d-\d+\.\d s\]")
 
 
@@ -40,6 +41,11 @@ class Difference:
     @property
     def is_same_answer(self) -> bool:
         return self.answers[0].split() == self.answers[1].split()
+
+    @property
+    def is_same_ending(self) -> bool:
+        """Whether the last sentences agree, where an answer follows what was written on the way to it."""
+        return len({_SENTENCE_END.split(answer.strip())[-1].casefold() for answer in self.answers}) == 1
 
     @property
     def same_moment(self) -> float | None:
@@ -124,6 +130,7 @@ def _difference(difference: Difference) -> dict[str, Any]:
     share = difference.same_moment
     return {
         "same_answer": difference.is_same_answer,
+        "same_ending": difference.is_same_ending,
         "windows": [[window and [window.start_s, window.end_s] for window in pair] for pair in difference.windows],
         "iou": [round(value, 3) for value in difference.iou],
         "same_moment": None if share is None else round(share, 3),

@@ -1,6 +1,6 @@
 /* Attention: two charts over the steps of an answer, never their sum, and where on the clip it falls. */
 
-const CHART = {height: 92, gap: 30, left: 4, labels: 62, least_label_px: 11};
+const CHART = {height: 92, gap: 30, left: 14, labels: 46, least_label_px: 11};
 const CHARTS = [["direct", "even_direct", "directly on the clip"], ["via_latents", "even_via_latents", "by way of latents"]];
 const GROUPS = {text: "words", window: "windows", latent: "latents"};
 const MEAN = "mean";
@@ -26,7 +26,7 @@ function mean(lists) { // element by element
 
 class AttentionView extends LatentView {
   build() {
-    Object.assign(this, {layer: MEAN, step: null, group: "text"});
+    Object.assign(this, {layer: MEAN, step: null, group: null});
     this.layers = el("select", "lv-select", {"aria-label": "layer"});
     this.layers.addEventListener("change", () => this.redrawWith({layer: this.layers.value}));
     this.readout = el("p", "lv-readout", {"aria-live": "polite"});
@@ -73,7 +73,7 @@ class AttentionView extends LatentView {
     if (value !== this.value) {
       this.packed = {frames: new Packed(value.frames), sounds: new Packed(value.sounds), cells: {}};
       for (const [group, values] of Object.entries(value.cells)) this.packed.cells[group] = new Packed(values);
-      this.step = null;
+      Object.assign(this, {step: null, group: null});
       if (this.layer !== MEAN && this.layer >= value.direct.length) this.layer = MEAN;
     }
     super.update(value);
@@ -94,11 +94,16 @@ class AttentionView extends LatentView {
     this.layers.replaceChildren(...names.map(([key, text]) => el("option", "", {value: key, ...(String(key) === String(this.layer) ? {selected: ""} : {})}, text)));
     const here = Object.keys(GROUPS).filter((group) => value.steps.some((step) => step.group === group));
     const chosen = this.step === null ? [] : [["step", `step ${this.step + 1}`]];
-    if (!here.includes(this.group) && !(this.group === "step" && chosen.length)) this.group = here[0];
+    if (!here.includes(this.group) && !(this.group === "step" && chosen.length)) this.group = this.telling(here);
     this.groups.set([...here.map((group) => [group, GROUPS[group]]), ...chosen], this.group);
     this.drawCharts();
     this.read(this.step);
     this.drawHeat();
+  }
+
+  telling(groups) { // the first group that sees the clip directly
+    const sees = (group) => this.value.steps.some((step, i) => step.group === group && this.value.direct.some((layer) => layer[i] > 0));
+    return groups.find(sees) ?? groups[0];
   }
 
   drawCharts() {
@@ -139,11 +144,11 @@ class AttentionView extends LatentView {
     const line = (list) => list.map((v, i) => `${i ? "L" : "M"}${this.x(i).toFixed(1)} ${y(v).toFixed(1)}H${this.x(i + 1).toFixed(1)}`).join("");
     const text = (x, label, at, anchor = "start") => svg("text", {class: at ? "lv-small" : "lv-name", x, y: floor - CHART.height - (at ?? 10), "text-anchor": anchor}, label);
     return [
-      svg("path", {class: "lv-axis", d: `M${CHART.left} ${floor}H${width}`}),
+      svg("path", {class: "lv-axis", d: `M0 ${floor}H${width}`}),
       svg("path", {class: "lv-area", "data-share": share, d: `${line(values)}V${floor}H${CHART.left}Z`}),
       svg("path", {class: "lv-curve", "data-share": share, d: line(values)}),
       svg("path", {class: "lv-even", d: line(evens)}),
-      text(CHART.left, title), text(width, `up to ${percent(Math.max(...values), 1)}`, 10, "end"),
+      text(0, title), text(width, `up to ${percent(Math.max(...values), 1)}`, 10, "end"),
     ];
   }
 
@@ -176,7 +181,7 @@ class AttentionView extends LatentView {
 
   choose(i) {
     const isAgain = this.step === i && this.group === "step";
-    Object.assign(this, isAgain ? {step: null, group: "text"} : {step: i, group: "step"});
+    Object.assign(this, isAgain ? {step: null, group: null} : {step: i, group: "step"});
     this.draw();
     const {block, slot, start_s} = this.value.steps[i];
     if (!isAgain && start_s !== null) this.send("latent-select", {block, slot, start_s});
@@ -200,7 +205,7 @@ class AttentionView extends LatentView {
     const tops = [Math.max(0, ...pictures), Math.max(0, ...sounds)];
     const size = rows * columns;
     this.film.replaceChildren(...frames.map((at, p) => this.frame(at, pictures.slice(p * size, (p + 1) * size), columns, tops[0])));
-    this.lane.replaceChildren(...halves.map((at, s) => this.half(at, sounds[s], tops[1])));
+    this.lane.replaceChildren(...halves.map((at, s) => this.half(at, sounds[s], tops[1])), ...(halves.length && this.media ? [this.wave()] : []));
     const brightest = [["cell of a picture", frames.length && tops[0]], ["half second of sound", halves.length && tops[1]]];
     const said = brightest.filter(([, top]) => top).map(([name, top]) => `the strongest ${name} has ${percent(top, 1)}`).join(", ");
     setText(this.scale, said ? `Of a step’s attention, ${said}. Colour is relative to that.` : "None of it falls on the clip directly: under this attention flow only latents and windows see the clip.");
@@ -217,10 +222,15 @@ class AttentionView extends LatentView {
   }
 
   half([start, end], share, top) {
-    const loud = this.media ? this.media.loudness(start, end) : 0;
     const label = `sound ${span(start, end)}, ${percent(share, 1)} of a step’s attention; go there`;
-    return el("button", "lv-half", {type: "button", "data-seek": start, "aria-label": label, title: label.split(";")[0], style: `--heat:${top ? share / top : 0}`},
-      el("i", "", {style: `height:${Math.max(4, 100 * loud)}%`}));
+    return el("button", "lv-half", {type: "button", "data-seek": start, "aria-label": label, title: label.split(";")[0], style: `--heat:${top ? share / top : 0}`});
+  }
+
+  wave() {
+    const {duration_s: duration} = this.value.clip;
+    const count = Math.floor((this.width - 34) / 3);
+    const shapes = Array.from({length: count}, (_, i) => [3 * i, 2, Math.max(1, 44 * this.media.loudness((i / count) * duration, ((i + 1) / count) * duration))]);
+    return svg("svg", {viewBox: `0 0 ${3 * count} 100`, preserveAspectRatio: "none", "aria-hidden": "true"}, svg("path", {d: bars(shapes)}));
   }
 
   rows() {

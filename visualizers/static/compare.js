@@ -138,10 +138,12 @@ class CompareView extends LatentView {
   }
 
   /* ---- differences ---- */
-  difference({a, b, same_answer: isSame, iou, windows, same_moment: moment, cosine, moments}) {
+  difference({a, b, same_answer: isSame, same_ending: endsAlike, iou, windows, same_moment: moment, cosine, moments}) {
     const fact = (name, text) => el("div", "", {}, el("dt", "", {}, name), el("dd", "", {}, text));
-    const shown = windows.map(([one, other]) => `${one ? span(...one) : "none"} / ${other ? span(...other) : "none"}`).join(", ");
-    const facts = el("dl", "lv-facts", {}, fact("answer", isSame ? "the same" : "another"), fact("windows", shown || "none"),
+    const name = (window) => (window ? span(...window) : "none");
+    const shown = windows.map(([one, other]) => (name(one) === name(other) ? name(one) : `${name(one)} / ${name(other)}`)).join(", ");
+    const facts = el("dl", "lv-facts", {}, fact("text", isSame ? "the same" : "differs"),
+      ...(isSame ? [] : [fact("last sentence", endsAlike ? "the same" : "differs")]), fact("windows", shown || "none"),
       ...(iou.length ? [fact("overlap of windows (IoU)", iou.map((v) => v.toFixed(2)).join(", "))] : []),
       ...(moment === null ? [] : [fact("latents most similar to the same moment", percent(moment))]));
     const grid = cosine.map((row, s) => el("div", "lv-cosines", {role: "img", "aria-label": `block ${s + 1}: cosines ${row.map((v) => v ?? "none").join(", ")}`},

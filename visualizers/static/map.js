@@ -11,7 +11,7 @@ class MapView extends LatentView {
     this.legend = el("div", "li-legend lv-legend");
     this.plot = svg("svg", {class: "lv-map", role: "group"});
     this.caption = el("p", "li-note");
-    this.progress = el("p", "lv-progress", {role: "status", hidden: ""}, el("progress", "", {max: 1}), el("span"));
+    this.progress = el("p", "lv-progress", {role: "status", hidden: ""}, el("progress", "", {max: 1, "aria-label": "progress of the map"}), el("span"));
     this.card = card("Latents and moments in one plane", this.progress, this.plot, this.caption);
     this.card.header.append(el("span", "li-small li-muted", {"aria-hidden": "true"}, "colour by"), this.choice.node, this.legend);
     this.body.append(this.card.node);

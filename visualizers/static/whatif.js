@@ -42,8 +42,8 @@ class WhatIfView extends LatentView {
   beside() { // what the control says about it
     const {control, flipped} = this.value;
     if (!control) return "There is no matched control for this change.";
-    if (control.flipped) return `So does the control change it (${control.what}): nothing follows about the latents.`;
-    return flipped ? `The control does not change it (${control.what}).` : `Nor does the control change it (${control.what}).`;
+    if (control.flipped) return `The control ${flipped ? "changes it too" : "does change it"} (${control.what}), so nothing follows.`;
+    return `The control ${flipped ? "does not change it" : "does not either"} (${control.what}).`;
   }
 
   probability({answer, before, after}) {
@@ -55,10 +55,10 @@ class WhatIfView extends LatentView {
 
   drawMargins() {
     const {margin_change: own, control} = this.value;
-    const rows = [["this change", own], ...(control ? [["control", control.margin_change]] : [])];
+    const rows = [["change", own], ...(control ? [["control", control.margin_change]] : [])];
     const top = Math.max(1e-9, ...rows.map(([, value]) => Math.abs(value ?? 0)));
     const shown = rows.map(([name, value]) => el("div", "lv-margin", {role: "img", "aria-label": `${name}: ${value}`}, el("span", "", {}, name),
-      el("i", value < 0 ? "is-less" : "", {style: `--share:${Math.abs(value ?? 0) / top / 2}`}), el("b", "", {}, value === null ? "–" : `${value > 0 ? "+" : ""}${value.toFixed(2)}`)));
+      el("i", value < 0 ? "is-less" : "", {style: `--share:${Math.abs(value ?? 0) / top / 2}`}), el("b", "", {}, value === null ? "–" : `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(2)}`)));
     this.margins.replaceChildren(el("h4", "", {}, "Change of the first answer’s margin"), ...shown);
   }
 
