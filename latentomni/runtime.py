@@ -2,7 +2,7 @@
 
 import io
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -81,6 +81,17 @@ class Evidence:
         scores = bank.by_time(bank.nearest(step.vector[None]))[0]
         return replace(step, matches=matches, scores=scores, p=null.p(matches[0].score) if null else None)
 
+    def found(self, events: Iterable[Event]) -> Iterator[Event]:
+        """The events of an answer, latents with their evidence and blocks with their corrected p-values."""
+        block_p: list[float | None] = []
+        for event in events:
+            if isinstance(event, LatentStep):
+                event = self.of(event)
+                block_p.append(event.p)
+            elif isinstance(event, LatentClosed):
+                event, block_p = replace(event, p=_corrected(block_p)), []
+            yield event
+
 
 class Runtime:
     """A loaded model with its donors. Holds no state of a request but a small cache of encoded clips."""
@@ -119,25 +130,19 @@ class Runtime:
     def stream(self, clip: Clip, question: str, mode: Mode | str = Mode.LATENT, sampling: SamplingSpec | None = None,
                conversation: Sequence | None = None, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event]:  # fmt: skip
         """Answer a question. `conversation`: the sequence of earlier answers about the same clip, which grows in place
-        (take a new one from `conversation(clip)`); a model trained on single questions never sees it. Closing the
+        (take a new one from `conversation(clip)`); a model trained on single questions sees none but an empty one. Closing the
         generator, or `cancelled()`, stops between two steps."""
         mode, sampling, question = Mode(mode), sampling or SamplingSpec(), check_question(question)
         _, evidence = self.encode(clip)
-        alone = conversation is None or self.spec.single_turn
+        alone = conversation is None or (self.spec.single_turn and conversation.turn > 0)
         row = self.conversation(clip) if alone else conversation
         add_question(row, question, mode, self.thinker.encode_text)
         yield Started(
             question, str(mode), str(row.flow), self.thinker.name, self.thinker.weights, self.spec.to_dict(), asdict(sampling),
             clip_record(clip), evidence.moments["visual"], evidence.moments["audio"], len(row), self.donors is not None,
         )  # fmt: skip
-        block_p: list[float | None] = []
-        for _, event in generate(self.thinker, [row], [mode], sampling, cancelled):
-            if isinstance(event, LatentStep):
-                event = evidence.of(event)
-                block_p.append(event.p)
-            elif isinstance(event, LatentClosed):
-                event, block_p = replace(event, p=_corrected(block_p)), []
-            elif isinstance(event, Finished):
+        for event in evidence.found(event for _, event in generate(self.thinker, [row], [mode], sampling, cancelled)):
+            if isinstance(event, Finished):
                 event = replace(event, notices=self._notices(event, row))
             yield event
 
