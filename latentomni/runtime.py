@@ -3,7 +3,7 @@
 import io
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,17 @@ class Evidence:
         p, level = (null.p(matches[0].score), null.level()) if null else (None, None)
         return replace(step, cell_scores=scores[0, bank.beside(matches[0].moment)], p=p, null_level=level)
 
+    def found(self, events: Iterable[Event], *, has_null: bool = True) -> Iterator[Event]:
+        """The events of an answer, latents with their evidence and blocks with their corrected p-values."""
+        block_p: list[float | None] = []
+        for event in events:
+            if isinstance(event, LatentStep):
+                event = self.of(event, has_null=has_null)
+                block_p.append(event.p)
+            elif isinstance(event, LatentClosed):
+                event, block_p = replace(event, p=_corrected(block_p)), []
+            yield event
+
 
 class Runtime:
     """A loaded model with its donors. Holds no state of a request but a small cache of encoded clips, and how fast it was."""
@@ -131,13 +142,13 @@ class Runtime:
                conversation: Sequence | None = None, cancelled: Callable[[], bool] = lambda: False,
                latent: dict[str, Any] | None = None) -> Iterator[Event]:  # fmt: skip
         """Answer a question. `conversation`: the sequence of earlier answers about the same clip, which grows in place
-        (take a new one from `conversation(clip)`); a model trained on single questions never sees it, nor does a run with other
-        latent settings than it was begun with. `latent`: `instants`, `positions` and `flow` of this run where they differ from
-        the model's. Closing the generator, or `cancelled()`, stops between two steps."""
+        (take a new one from `conversation(clip)`); a model trained on single questions sees none but an empty one, nor does a run
+        with other latent settings than it was begun with. `latent`: `instants`, `positions` and `flow` of this run where they
+        differ from the model's. Closing the generator, or `cancelled()`, stops between two steps."""
         mode, sampling, question = Mode(mode), sampling or SamplingSpec(), check_question(question)
         spec = self.spec.changed(latent)
         _, evidence = self.encode(clip)
-        alone = conversation is None or self.spec.single_turn or conversation.spec != spec
+        alone = conversation is None or (self.spec.single_turn and conversation.turn > 0) or conversation.spec != spec
         row = self.conversation(clip, latent) if alone else conversation
         add_question(row, question, mode, self.thinker.encode_text)
         prompt_tokens, has_null = len(row), self._has_null(spec)
@@ -145,14 +156,8 @@ class Runtime:
             question, str(mode), str(row.flow), self.thinker.name, self.thinker.weights, spec.to_dict(), asdict(sampling),
             clip_record(clip), evidence.moments["visual"], evidence.moments["audio"], prompt_tokens, has_null, clip.reading.to_dict(),
         )  # fmt: skip
-        block_p: list[float | None] = []
-        for _, event in generate(self.thinker, [row], [mode], sampling, cancelled):
-            if isinstance(event, LatentStep):
-                event = evidence.of(event, has_null=has_null)
-                block_p.append(event.p)
-            elif isinstance(event, LatentClosed):
-                event, block_p = replace(event, p=_corrected(block_p)), []
-            elif isinstance(event, Finished):
+        for event in evidence.found((event for _, event in generate(self.thinker, [row], [mode], sampling, cancelled)), has_null=has_null):
+            if isinstance(event, Finished):
                 self.pace.note_answer(mode, prompt_tokens, len(row) - prompt_tokens, event)
                 is_parted = alone and conversation is not None and not self.spec.single_turn
                 event = replace(event, notices=self._notices(event, spec, mode, is_parted=is_parted))
