@@ -24,12 +24,11 @@ def notices(trace: Trace, is_foreign: bool) -> list[str]:
 
 def findings(verdict: "Verdict") -> tuple[str, ...]:
     """What a self test found, a sentence each."""
-    said = [f"Answer: {'right' if verdict.answer_right else 'wrong'}; true is {verdict.true_answer}."]
     windows = " and ".join(f"{window.start_s:.1f}–{window.end_s:.1f} s" for window in verdict.true_windows)
-    iou = verdict.window_iou
-    said.append("Window: none was written." if iou is None else f"Window: overlap {iou:.2f} (intersection over union) with the true one, {windows}.")
+    said = [f"Answer: {'right' if verdict.answer_right else 'wrong'}, true is {verdict.true_answer}."]
+    said.append(f"Window: overlap {verdict.window_iou:.2f} with the true one, {windows} (1 is the same).")
     for modality, what in (("visual", "pictures"), ("audio", "sounds")):
-        hit = verdict.evidence_hit.get(modality)
-        if hit is not None:
-            said.append(f"Evidence in {what}: {'inside' if hit else 'outside'} the true window.")
+        hit = verdict.evidence_hit[modality]
+        place = {None: "there is none", 1.0: "inside the true window", 0.0: "outside the true window"}.get(hit, "partly inside the true windows")
+        said.append(f"Evidence in {what}: {place}.")
     return tuple(said)

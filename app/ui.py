@@ -152,9 +152,8 @@ def _wire(parts: dict[str, gr.Component], controls: list[gr.Component]) -> None:
         parts["conversation"].select(handlers.choose_turn, session, page, **AT_ONCE),
     ]
     for event in shown:
-        event.then(choices.plan, [session, *controls], parts["plan"], **BACKGROUND).then(
-            downloads.export, session, files, **BACKGROUND
-        )
+        event.then(downloads.export, session, files, **BACKGROUND)
+        event.then(choices.plan, [session, *controls], parts["plan"], **BACKGROUND)  # loads the model, which takes a while
     parts["cut"].click(downloads.begin_reel, None, parts["status"], **AT_ONCE).then(
         downloads.reel, session, [parts["status"], parts["reel"]], **BACKGROUND
     )

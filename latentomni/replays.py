@@ -32,8 +32,10 @@ def replay(runtime: Runtime, clip: Clip, trace: Trace, cancelled: Callable[[], b
     Raises RequestError for another clip or another model, and where it is stopped.
     """
     _check_same(runtime, clip, trace)
-    row = runtime.conversation(clip)
-    again = Trace.from_events(runtime.stream(clip, trace.question, Mode(trace.mode), sampling_of(trace), row, cancelled))
+    own = runtime.spec.to_dict()
+    latent = {name: trace.spec[name] for name in ("instants", "positions", "flow") if trace.spec.get(name, own[name]) != own[name]}
+    row = runtime.conversation(clip, latent)
+    again = Trace.from_events(runtime.stream(clip, trace.question, Mode(trace.mode), sampling_of(trace), row, cancelled, latent))
     require_finished(again)
     notices = []
     if again.prompt_tokens != trace.prompt_tokens:

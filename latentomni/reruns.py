@@ -103,7 +103,7 @@ def _written(variant: Variant, given: Replay, rows: list[Sequence], cancelled: C
     written = generate(given.thinker, rows, modes, sampling, cancelled, progress=progress)
     rest = (replace(event, elapsed_s=event.elapsed_s + begun_s) for b, event in written if b == 0)
     yield variant.started
-    for event in variant.evidence.found(chain(variant.begun, rest)):
+    for event in variant.evidence.found(chain(variant.begun, rest), has_null=given.trace.has_null):
         yield replace(event, notices=(variant.sentence,)) if isinstance(event, Finished) else event
 
 
