@@ -80,10 +80,10 @@ class Evidence:
     def of(self, step: LatentStep, *, has_null: bool = True) -> LatentStep:
         """The step with its nearest moments, its scores over time and, where the donors' slots are its own, its p-value."""
         bank = self.banks[step.modality]
-        matches = bank.matches(step.vector)
+        scores = bank.nearest(step.vector[None])
+        matches = bank.ranked(scores[0])
         null = self._null(step.modality, step.index) if matches and has_null else None
-        scores = bank.by_time(bank.nearest(step.vector[None]))[0]
-        return replace(step, matches=matches, scores=scores, p=null.p(matches[0].score) if null else None)
+        return replace(step, matches=matches, scores=bank.by_time(scores)[0], p=null.p(matches[0].score) if null else None)
 
 
 class Runtime:
