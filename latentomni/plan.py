@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from latentomni.clock import SAMPLE_RATE_HZ
 from latentomni.config import LatentSpec, MediaLimits, Mode, ReadingSpec, SamplingSpec, VideoSpec
 from latentomni.errors import RequestError
@@ -22,10 +24,11 @@ from latentomni.tracks import frame_grid, scaled_size
 if TYPE_CHECKING:
     from latentomni.runtime import Runtime
 
-__all__ = ["Pace", "RunPlan", "parameter_counts", "plan_run"]
+__all__ = ["Pace", "RunPlan", "parameter_counts", "plan_run", "weight_bytes"]
 
 _READ_PIXELS = 448 * 448  # what `read_clip` scales frames to where no more is asked for
-_MEL_BYTES = 64  # of work per sample of sound: overlapping windows and their spectra in double precision
+# Work in bytes, as measured: of the mel spectrum per sample, of the prompt's attention mask per pair of tokens, and small buffers.
+_MEL_BYTES, _MASK_BYTES, _BUFFER_BYTES = 32, 9, 32 * 2**20
 _MEL_HOP = 160
 _GIB = 2**30
 
@@ -85,14 +88,15 @@ def plan_run(
     media = _media(clip, reading, thinker.video, getattr(model, "limits", MediaLimits()))
     run = _Run(thinker, spec, mode, max_new_tokens, max_blocks, question)
     tokens = run.tokens(media)
-    free, needed = available_bytes(thinker.device), run.needed_bytes(media)
+    device = thinker.device if run.is_loaded else "cuda" if torch.cuda.is_available() else "cpu"
+    free, needed = available_bytes(device), run.needed_bytes(media)
     fits = None if free is None else needed <= free
     seen, pace = tokens["visual"] + tokens["audio"], getattr(model, "pace", None)
     return RunPlan(
         media.frames,
         tokens,
         run.kv_bytes(media),
-        run.needed_bytes(media) + (run.weight_bytes if run.is_loaded else 0),
+        needed + (weight_bytes(thinker) if run.is_loaded else 0),
         pace and pace.seconds(mode, seen, seen + tokens["text"], tokens["latent"] + tokens["answer"]),
         fits,
         _advice(run, media, needed, free) if fits is False else "",
@@ -105,6 +109,12 @@ def parameter_counts(thinker: Thinker) -> dict[str, int]:
              "output": thinker.model.lm_head}  # fmt: skip
     parts |= {} if thinker.head is None else {"latent_head": thinker.head}
     return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+
+
+def weight_bytes(thinker: Thinker) -> int:
+    """What its parameters take, as they are stored."""
+    parts = (thinker.model, *([] if thinker.head is None else [thinker.head]))
+    return sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
 
 
 @dataclass(frozen=True)
@@ -182,22 +192,17 @@ class _Run:
         per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * self.thinker.dtype.itemsize
         return per_token * sum(self.tokens(media).values())
 
-    @property
-    def weight_bytes(self) -> int:
-        model, head = self.thinker.model, self.thinker.head
-        return sum(p.numel() * p.element_size() for part in (model, head) if part is not None for p in part.parameters())
-
     def needed_bytes(self, media: _Media) -> int:
         """Beside weights that are loaded: what is held, and the largest of the steps."""
         height, width = media.size_px
         raw = media.frames * height * width * 3
-        held = raw + 4 * media.samples
-        if self.thinker.device.type == "cuda":  # both stay in main memory
+        held = raw + 12 * media.samples + _BUFFER_BYTES  # sound as it is, as the record keeps it, and between the two
+        if self.thinker.device.type == "cuda":  # these stay in main memory
             held = 0
-        return held + self.kv_bytes(media) + max(self._step_bytes(media)) + (0 if self.is_loaded else self.weight_bytes)
+        return held + self.kv_bytes(media) + max(self._step_bytes(media)) + (0 if self.is_loaded else weight_bytes(self.thinker))
 
     def _step_bytes(self, media: _Media) -> tuple[int, ...]:
-        """Patches, vision tower, sound spectra, audio tower, language model, one after the other."""
+        """Patches, vision tower, sound spectra, audio tower, the prompt's mask, language model, one after the other."""
         config, size, tokens = self.thinker.model.config, self.thinker.dtype.itemsize, self.tokens(media)
         vision, audio, text = config.vision_config, config.audio_config, config.text_config
         patches = tokens["visual"] * media.video.merge**2
@@ -209,6 +214,7 @@ class _Run:
             patches * (patch_bytes + size * (3 * vision.intermediate_size + 8 * vision.hidden_size)),
             _MEL_BYTES * media.samples,
             2 * tokens["audio"] * size * (2 * audio.encoder_ffn_dim + 8 * audio.d_model),
+            _MASK_BYTES * prompt**2,
             prompt * size * (3 * text.intermediate_size + 8 * text.hidden_size),
         )
 

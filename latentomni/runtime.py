@@ -80,8 +80,8 @@ class Evidence:
     def of(self, step: LatentStep, *, has_null: bool = True) -> LatentStep:
         """The step with its nearest moments, its scores over time and, where the donors' slots are its own, its p-value."""
         bank = self.banks[step.modality]
-        matches = bank.matches(step.vector)
         scores = bank.nearest(step.vector[None])
+        matches = bank.ranked(scores[0])
         step = replace(step, matches=matches, scores=bank.by_time(scores)[0])
         if not matches:
             return step
