@@ -9,13 +9,15 @@ from PIL import Image
 from latentomni.trace import Trace
 from visualizers.page import html_page
 
+expect = pytest.importorskip("playwright.sync_api").expect
 COLLAPSE = {"between_clip_variance": 0.84, "segment_retrieval_top1": 0.98, "effective_rank": 5.2, "raw_cosine": 0.19}
 
 
 def kept(page, card, kind):
-    page.locator(f"{card} .li-keep summary").click()
+    menu = page.locator(card).first.locator(".li-keep")
+    menu.locator("summary").click()
     with page.expect_download() as download:
-        page.locator(f"{card} [data-keep='{kind}']").click()
+        menu.locator(f"[data-keep='{kind}']").click()
     return download.value.suggested_filename, download.value.path().read_bytes()
 
 
@@ -41,8 +43,8 @@ def test_a_visual_latent_shows_the_scores_of_the_frames_cells_and_over_the_clip(
 def test_an_audio_latent_shows_the_pitches_around_its_moment(page):
     page.locator(".li-cell[data-slot='4']").first.click()
     picture = page.locator(".li-view[data-modality='audio'] img")
-    page.wait_for_function("document.querySelector(\".li-view[data-modality='audio'] img\").naturalWidth > 0")
-    assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [150, 64]  # 3 s at 50 windows
+    expect(picture).to_have_js_property("naturalWidth", 150, timeout=30_000)  # 3 s at 50 windows
+    expect(picture).to_have_js_property("naturalHeight", 64)
     assert picture.get_attribute("src").startswith("data:image/png")
 
 
@@ -55,7 +57,7 @@ def test_without_a_level_only_p_is_told(open_page, events):
 
 def test_the_sync_lane_draws_the_gap_of_every_instant(page):
     assert page.locator(".li-sync .is-gap").count() == 1  # the second instant's sound is no evidence
-    assert page.locator(".li-sync text").inner_text() == "−3.50 s"
+    assert page.locator(".li-sync text").text_content() == "−3.50 s"
     assert "pictures 3.50 s before sounds" in page.locator(".li-said-sync").inner_text()
 
 
@@ -70,8 +72,7 @@ def test_the_collapse_meter_is_in_sight(page, open_page, trace):
 
 @pytest.mark.parametrize("card", [".li-answer", ".li-timeline", ".li-block", ".li-detail"])
 def test_every_card_can_be_kept(page, card):
-    card = f"{card} >> nth=0"
-    box = page.locator(card).bounding_box()
+    box = page.locator(card).first.bounding_box()
     name, data = kept(page, card, "SVG")
     assert name.endswith(".svg") and b"<foreignObject" in data and b"li-keep\"" not in data
     name, data = kept(page, card, "PNG")
@@ -84,7 +85,7 @@ def test_every_card_can_be_kept(page, card):
 
 
 def test_the_table_of_a_block_is_what_it_shows(page, trace):
-    _, data = kept(page, ".li-block >> nth=0", "CSV")
+    _, data = kept(page, ".li-block", "CSV")
     rows = list(csv.DictReader(io.StringIO(data.decode())))
     assert [float(row["start_s"]) for row in rows] == [z.matches[0].start_s for z in trace.blocks[0].latents]
     assert [row["evidence"] for row in rows] == ["true", "true", "true", "false", "true", "false"]

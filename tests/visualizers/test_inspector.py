@@ -6,6 +6,7 @@ from latentomni.trace import Trace
 from visualizers.page import component_css, component_js, html_page
 from visualizers.view import view
 
+expect = pytest.importorskip("playwright.sync_api").expect  # its waits poll without eval, which the page forbids
 LAYOUT = """[...document.querySelectorAll(".li-card, .li-cell")]
     .map(node => [node.offsetTop, node.offsetLeft, node.offsetHeight])"""
 
@@ -23,7 +24,7 @@ def time_of_player(page):
 
 def test_click_on_a_cell_moves_the_player_there_and_selects_it_everywhere(open_page, trace):
     page = open_page(html_page(trace))
-    page.wait_for_function("document.getElementById('player').readyState > 0")
+    expect(page.locator("#player")).to_have_js_property("readyState", 4, timeout=30_000)
     cells = page.locator(".li-cell")
     assert cells.count() == 12
     page.locator(".li-cell[data-slot='2']").first.click()
@@ -40,7 +41,7 @@ def test_click_on_a_cell_moves_the_player_there_and_selects_it_everywhere(open_p
 
 def test_keys_move_through_cells_and_time(open_page, trace):
     page = open_page(html_page(trace))
-    page.wait_for_function("document.getElementById('player').readyState > 0")
+    expect(page.locator("#player")).to_have_js_property("readyState", 4, timeout=30_000)
     slot = "document.activeElement.dataset.slot"
     page.locator(".li-cell").first.focus()
     visited = []
@@ -63,9 +64,9 @@ def test_keys_move_through_cells_and_time(open_page, trace):
 
 def test_player_moves_the_playhead_and_a_click_on_the_film_seeks(open_page, trace):
     page = open_page(html_page(trace))
-    page.wait_for_function("document.getElementById('player').readyState > 0")
+    expect(page.locator("#player")).to_have_js_property("readyState", 4, timeout=30_000)
     page.evaluate("document.getElementById('player').currentTime = 4.5")
-    page.wait_for_function("document.querySelector('[role=slider]').ariaValueNow === '4.50'")
+    expect(page.get_by_role("slider")).to_have_attribute("aria-valuenow", "4.50", timeout=30_000)
     box = page.locator(".li-track").bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 20)
     assert time_of_player(page) == pytest.approx(3, abs=0.02)

@@ -5,12 +5,13 @@ import pytest
 from latentomni.trace import Trace
 from visualizers.page import html_page
 
+expect = pytest.importorskip("playwright.sync_api").expect
 LIT_TEXT = "[...document.querySelectorAll('.li-text span.is-lit')].map(node => node.textContent)"
 NOW = "[...document.querySelectorAll('.li-cell.is-now')].map(node => node.dataset.block + '/' + node.dataset.slot)"
 
 
 def ready(page):
-    page.wait_for_function("document.getElementById('player').readyState > 0")
+    expect(page.locator("#player")).to_have_js_property("readyState", 4, timeout=30_000)
     return page
 
 
@@ -44,12 +45,12 @@ def test_only_the_sentences_next_to_a_block_are_around_it(open_page, events):
 def test_scrubbing_lights_the_latents_whose_moment_lies_there(page):
     assert page.evaluate(NOW) == []  # nothing before the player has been used
     page.evaluate("document.getElementById('player').currentTime = 2.5")
-    page.wait_for_function("document.querySelectorAll('.li-cell.is-now').length > 0")
+    expect(page.locator(".li-cell.is-now")).to_have_count(2, timeout=30_000)
     assert page.evaluate(NOW) == ["0/2", "1/1"]
     assert page.locator(".li-dot.is-now").count() == 2  # of the shown block: stated and evidence
     assert page.evaluate("document.getElementById('player').paused")
     page.evaluate("document.getElementById('player').currentTime = 3.5")  # of no evidence in block 0, of slot 2 in block 1
-    page.wait_for_function("document.querySelector('[role=slider]').ariaValueNow === '3.50'")
+    expect(page.get_by_role("slider")).to_have_attribute("aria-valuenow", "3.50", timeout=30_000)
     assert page.evaluate(NOW) == ["1/2"]
 
 
@@ -71,12 +72,14 @@ def test_shift_click_on_the_clip_chooses_the_nearest_latent_of_its_kind(page):
 
 
 def test_enter_plays_the_moment_and_stops_at_its_end(page):
+    player = "document.getElementById('player')"
+    page.evaluate(f"{player}.addEventListener('pause', () => (document.body.dataset.stopped = {player}.currentTime))")
     page.locator(".li-cell").first.focus()
     page.keyboard.press("ArrowRight")
+    assert page.evaluate(f"{player}.paused")
     page.keyboard.press("Enter")
-    page.wait_for_function("!document.getElementById('player').paused")
-    page.wait_for_function("document.getElementById('player').paused")
-    assert 2 <= page.evaluate("document.getElementById('player').currentTime") < 2.5
+    expect(page.locator("body[data-stopped]")).to_be_attached(timeout=30_000)
+    assert 2 <= float(page.locator("body").get_attribute("data-stopped")) < 6  # by itself, not at the end of the clip
     page.keyboard.press("Space")  # a click: there, without sound
     assert page.evaluate("[document.getElementById('player').currentTime, document.getElementById('player').paused]") == [1, True]
 

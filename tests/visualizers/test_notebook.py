@@ -15,7 +15,7 @@ def widget_page(value):
     module = widget_esm().replace("export default", "const widget =")
     return f"""<!doctype html><style>{component_css()}</style><body><div id="cell"></div><script type="module">{module}
       window.sent = {{}};
-      const model = {{get: () => {json.dumps(value)}, on() {{}}, off() {{}}, set: (name, v) => (sent[name] = v), save_changes() {{}}}};
+      const model = {{get: () => ({json.dumps(value)}), on() {{}}, off() {{}}, set: (name, v) => (sent[name] = v), save_changes() {{}}}};
       window.leave = widget.render({{model, el: document.getElementById("cell")}});
       </script>"""
 
@@ -44,13 +44,13 @@ def test_without_anywidget_one_sentence_says_what_to_do(trace, monkeypatch):
 
 @pytest.mark.parametrize("settings", [{}, {"sound": False, "picture": False}])
 def test_it_draws_seeks_and_tells_the_kernel(open_page, events, settings):
-    anywidget = pytest.importorskip("anywidget")
+    anywidget, playwright = pytest.importorskip("anywidget"), pytest.importorskip("playwright.sync_api")
     shown = widget(Trace.from_events(events(**settings)))
     assert isinstance(shown, anywidget.AnyWidget)
     page = open_page(widget_page(shown.value))
     assert page.locator(".li-cell").count() == 12
     if not settings:
-        page.wait_for_function("document.querySelector('audio').readyState > 0")
+        playwright.expect(page.locator("audio")).to_have_js_property("readyState", 4, timeout=30_000)
         page.locator(".li-cell[data-slot='2']").first.click()
         assert page.evaluate("document.querySelector('audio').currentTime") == 2
     else:
