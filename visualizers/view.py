@@ -18,7 +18,8 @@ from latentomni.trace import Block, Latent, Trace
 from visualizers.evidence import CellMap, compute_cells
 from visualizers.spectrogram import compute_spectrogram
 from visualizers.spread import compute_spread
-from visualizers.timeline import ENVELOPE_HZ, SyncLane, compute_sync, compute_timeline
+from visualizers.sync import SyncLane, compute_sync
+from visualizers.timeline import ENVELOPE_HZ, compute_timeline
 
 __all__ = ["data_uri", "view"]
 
