@@ -18,7 +18,7 @@ class CollapseMeter {
   model(measures) {
     const texts = {
       between_clip_variance: "of variance between clips",
-      segment_retrieval_top1: "own segment found, of 100 clips",
+      segment_retrieval_top1: "own segment found (of 100)",
       effective_rank: "effective rank",
       raw_cosine: "cosine between clips",
     };
