@@ -24,6 +24,7 @@ SHOWN = {"app": {"latentomni.avworld"}}  # its self test draws a world
 MEASURED = {"latentomni.bench": {"latentomni.training"}, "latentomni.study": {"latentomni.training", "latentomni.evaluation"}}
 
 DOORS = {
+    "anywidget": ("visualizers.notebook",),
     "av": ("latentomni.media", "latentomni.tracks"),
     "bitsandbytes": ("latentomni.checkpoints",),
     "gradio": ("app",),
@@ -43,9 +44,10 @@ DOORS = {
     "umap": ("visualizers",),
 }
 HEAVY = ("torch", "transformers", "av", "PIL", "gradio", "plotly", "moviepy", "tqdm")
-WITHOUT_TORCH = (*sorted(FOUNDATION), "latentomni.cli", "latentomni.commands.inspect", "visualizers.page")
+WITHOUT_TORCH = (*sorted(FOUNDATION), "latentomni.cli", "latentomni.commands.inspect", "visualizers.notebook", "visualizers.page")
 
 MANY_NAMES = {"app.components": 14, "latentomni.config": 9, "latentomni.events": 10}  # unions: one name per kind of setting, of event
+OPTIONAL = {"anywidget", "traitlets"}  # of an extra, asked for where they are needed; the second comes with the first
 DISTRIBUTIONS = {  # whose name is another than the import's
     "huggingface_hub": "huggingface-hub",
     "imageio_ffmpeg": "imageio-ffmpeg",
@@ -207,7 +209,7 @@ def test_every_package_that_is_imported_is_required():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     required = {re.match(r"[\w-]+", line)[0] for line in lines if line and not line.startswith("#")}
     used = {i.target.partition(".")[0] for m in modules() for i in imports(m)}
-    used -= {*PACKAGES, *sys.stdlib_module_names}
+    used -= {*PACKAGES, *sys.stdlib_module_names, *OPTIONAL}
     assert {DISTRIBUTIONS.get(name, name) for name in used} <= required
 
 

@@ -79,6 +79,17 @@ def test_saved_equals_loaded(tmp_path, settings):
     assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "t.zip").read_bytes()
 
 
+def test_a_file_written_before_cells_and_levels_were_kept_opens(tmp_path, trace):
+    def without(header):
+        for block in header["blocks"]:
+            for z in block["latents"]:
+                del z["cell_scores"], z["null_level"]
+
+    trace.save(tmp_path / "t.zip")
+    rewrite(tmp_path / "t.zip", edit_json(without))
+    assert Trace.load(tmp_path / "t.zip") == trace
+
+
 def test_every_prefix_folds_saves_and_grows(tmp_path):
     events = list(make_events())
     whole = Trace.from_events(events)
@@ -234,6 +245,8 @@ MALFORMED = {
     "nan in an array": edit_arrays(lambda a: a["visual.features"].__setitem__((0, 0), np.nan)),
     "latents of two widths": edit_arrays(lambda a: a.update({"blocks.0.latents.0.vector": np.zeros(3, np.float16)})),
     "scores of another length": edit_arrays(lambda a: a.update({"blocks.0.latents.0.scores": np.zeros(3, np.float16)})),
+    "text for cells": edit_json(lambda h: latent(h).update(cell_scores="none")),
+    "level of another kind": edit_json(lambda h: latent(h).update(null_level="high")),
     "thumbnails out of order": edit_arrays(lambda a: a.update({"clip.thumbnail_times_s": np.float32([3, 0])})),
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 from latentomni.trace import Trace
 from visualizers.view import data_uri, view
 
-__all__ = ["component_css", "component_js", "html_page"]
+__all__ = ["component_css", "component_js", "html_page", "sound_uri"]
 
 _STATIC = Path(__file__).parent / "static"
 _SCRIPTS = (
@@ -85,6 +85,17 @@ def html_page(trace: Trace, collapse: Mapping[str, float | None] | None = None) 
     return page.encode("utf-8", "replace").decode("utf-8")  # a file may hold halves of characters
 
 
+def sound_uri(trace: Trace) -> str | None:
+    """The clip's sound as a data URI; None without sound."""
+    if trace.clip.sound is None or not len(trace.clip.sound):
+        return None
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((1, 2, trace.sound_hz, 0, "NONE", ""))
+        file.writeframes(trace.clip.sound.astype("<i2").tobytes())
+    return data_uri("audio/wav", buffer.getvalue())
+
+
 def _json(value: Any) -> str:
     """JSON that cannot end the script element it stands in."""
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
@@ -103,13 +114,9 @@ def _notices(trace: Trace) -> str:
 
 
 def _player(trace: Trace) -> str:
-    if trace.clip.sound is None or not len(trace.clip.sound):
+    uri = sound_uri(trace)
+    if uri is None:
         return ""
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setparams((1, 2, trace.sound_hz, 0, "NONE", ""))
-        file.writeframes(trace.clip.sound.astype("<i2").tobytes())
-    uri = data_uri("audio/wav", buffer.getvalue())
     return f'<audio id="player" controls preload="auto" src="{uri}" aria-label="the sound of the clip"></audio>'
 
 

@@ -1,7 +1,6 @@
-"""The clip's clock: frames, sound, stated windows, where each latent stands and where its evidence lies, and whether the
-two kinds of latent share that clock.
+"""The clip's clock: frames, sound, stated windows, and where each latent stands and where its evidence lies.
 
-Dimensions: F thumbnails, E envelope points, S blocks, L latents of all blocks, R instants of all blocks.
+Dimensions: F thumbnails, E envelope points, S blocks, L latents of all blocks.
 """
 
 from dataclasses import dataclass
@@ -9,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentomni.trace import SIGNIFICANT_P, Block, Latent, Trace
+from latentomni.trace import SIGNIFICANT_P, Trace
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["AUDIO_COLOUR", "ENVELOPE_HZ", "NO_EVIDENCE_COLOUR", "VISUAL_COLOUR", "SyncLane", "Timeline", "compute_sync", "compute_timeline",
-           "plot_timeline"]  # fmt: skip
+__all__ = ["AUDIO_COLOUR", "ENVELOPE_HZ", "NO_EVIDENCE_COLOUR", "VISUAL_COLOUR", "Timeline", "compute_timeline", "plot_timeline"]
 
 VISUAL_COLOUR, AUDIO_COLOUR, NO_EVIDENCE_COLOUR = "#2f5fd0", "#a8500b", "#8a919c"
 ENVELOPE_HZ = 50
@@ -74,60 +72,6 @@ def _envelope(trace: Trace) -> np.ndarray:
         return np.zeros(0, np.float32)
     peaks = np.maximum.reduceat(np.abs(sound.astype(np.float32)), np.arange(0, len(sound), samples))
     return (peaks / max(float(peaks.max()), _QUIET * 32_768)).astype(np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class SyncLane:
-    """All times in seconds from clip start, NaN where there is none.
-
-    block, instant: (R,). stated_s: (R, 2) of the visual, then of the audio latents (OSPE). evidence_s: (R, 2) the median
-    middle of their best moments, of those that stand out from the null (of all without a null). gap_s: (R,) visual minus
-    audio evidence. resolution_s: (R,) half the length of the longer of the two moments: a smaller gap means nothing.
-    """
-
-    block: np.ndarray
-    instant: np.ndarray
-    stated_s: np.ndarray
-    evidence_s: np.ndarray
-    resolution_s: np.ndarray
-
-    @property
-    def gap_s(self) -> np.ndarray:
-        return self.evidence_s[:, 0] - self.evidence_s[:, 1]
-
-    def median_gap_s(self, block: int) -> float | None:
-        """The median over a block's instants that have a gap; None where no instant has one."""
-        gaps = self.gap_s[(self.block == block) & np.isfinite(self.gap_s)]
-        return float(np.median(gaps)) if len(gaps) else None
-
-
-def compute_sync(trace: Trace) -> SyncLane:
-    """The lane of a trace, of an unfinished one too."""
-    rows = [
-        (b, i, *_instant(block, i)) for b, block in enumerate(trace.blocks) for i in range(trace.spec["instants"])
-    ]
-    block, instant, stated_s, evidence_s, length_s = zip(*rows, strict=True) if rows else ((),) * 5
-    return SyncLane(
-        block=np.array(block, dtype=int),
-        instant=np.array(instant, dtype=int),
-        stated_s=np.array(stated_s, dtype=float).reshape(-1, 2),
-        evidence_s=np.array(evidence_s, dtype=float).reshape(-1, 2),
-        resolution_s=np.array(length_s, dtype=float).reshape(-1, 2).max(axis=1, initial=0) / 2,
-    )
-
-
-def _instant(block: Block, instant: int) -> tuple[list[float], list[float], list[float]]:
-    """Stated time, evidence time and length of the moment, each of the visual and of the audio latents."""
-    own = [[z for z in block.latents if (z.instant, z.modality) == (instant, name)] for name in ("visual", "audio")]
-    stated_s = [latents[0].time_s if latents else np.nan for latents in own]
-    best = [[z.matches[0] for z in latents if _counts(z)] for latents in own]
-    evidence_s = [float(np.median([(m.start_s + m.end_s) / 2 for m in found])) if found else np.nan for found in best]
-    length_s = [max((m.end_s - m.start_s for m in found), default=0.0) for found in best]
-    return stated_s, evidence_s, length_s
-
-
-def _counts(latent: Latent) -> bool:
-    return bool(latent.matches) and latent.is_evidence is not False
 
 
 def plot_timeline(timeline: Timeline) -> "Figure":

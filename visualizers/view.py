@@ -18,7 +18,8 @@ from latentomni.trace import Block, Latent, Trace
 from visualizers.evidence import CellMap, compute_cells
 from visualizers.spectrogram import compute_spectrogram
 from visualizers.spread import compute_spread
-from visualizers.timeline import ENVELOPE_HZ, SyncLane, compute_sync, compute_timeline
+from visualizers.sync import SyncLane, compute_sync
+from visualizers.timeline import ENVELOPE_HZ, compute_timeline
 
 __all__ = ["data_uri", "view"]
 
@@ -156,15 +157,17 @@ def _latent(trace: Trace, latent: Latent, edges: np.ndarray) -> dict[str, Any]:
 def _curve_edges(trace: Trace, modality: str) -> np.ndarray:
     """(2, points) first and one past the last of the modality's times that each even piece of the clip touches."""
     moments = trace.moments(modality)
-    spans = np.unique(np.stack([moments.start_s, moments.end_s], axis=1), axis=0)
+    spans = np.unique(moments.start_s + 1j * moments.end_s)  # the order of `EvidenceBank.times_s`, found sooner
     marks = np.linspace(0, trace.clip.duration_s, _CURVE_POINTS + 1)
-    first = np.searchsorted(np.maximum.accumulate(spans[:, 1]), marks[:-1] + 1e-4, side="left")
-    return np.stack([first, np.searchsorted(spans[:, 0], marks[1:] - 1e-4, side="left")])
+    first = np.searchsorted(np.maximum.accumulate(spans.imag), marks[:-1] + 1e-4, side="left")
+    return np.stack([first, np.searchsorted(spans.real, marks[1:] - 1e-4, side="left")])
 
 
 def _curve(scores: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """(points,) best score in each piece, NaN where the modality has nothing."""
-    return np.array([scores[a:b].max() if a < b else np.nan for a, b in edges.T], np.float32)
+    padded = np.append(scores.astype(np.float32), -np.inf)  # so that an end past the last time is a place, too
+    best = np.maximum.reduceat(padded, edges.T.ravel())[::2]
+    return np.where(edges[0] < edges[1], best, np.nan)
 
 
 def _cells(shown: CellMap | None) -> dict[str, Any] | None:

@@ -135,7 +135,7 @@ class Detail {
     const piece = this.view.clip.duration_s / Math.max(1, scores.length);
     const fixed = (value) => Number(value.toFixed(4));
     return [["what", "start_s", "end_s", "score", "null_level", "rank"],
-      ...scores.map((score, i) => ["curve", fixed(i * piece), fixed((i + 1) * piece), score === null ? null : fixed(score), level]),
+      ...scores.map((score, i) => ["curve", fixed(i * piece), fixed((i + 1) * piece), score === null ? null : fixed(score), level, null]),
       ...matches.map((m) => ["match", m.start_s, m.end_s, m.score, level, m.rank])];
   }
 }

@@ -29,7 +29,11 @@ function clock(seconds) {
 }
 
 function span(start, end) {
-  return end < 60 ? `${start.toFixed(1)}–${end.toFixed(1)} s` : `${clock(start)}–${clock(end)}`;
+  const digits = end - start < 0.15 ? 2 : 1; // an audio token lasts 0.04 s
+  if (end < 60) return `${start.toFixed(digits)}–${end.toFixed(digits)} s`;
+  if (end - start >= 1) return `${clock(start)}–${clock(end)}`;
+  const exact = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(digits).padStart(digits + 3, "0")}`;
+  return `${exact(start)}–${exact(end)}`;
 }
 
 /* Bars around the middle of a box of height 100: [left, width, half height] each. */

@@ -8,6 +8,8 @@
    "blocks", in order. The element sends "latent-select" events with {block, slot, start_s}. From elements of the page
    outside any inspector it follows "latent-select", and "latent-seek" with {seconds} where it has a player. */
 
+const LEAST_PLAY_S = 0.5;
+
 class Inspector {
   constructor(root, {player = null, theme = "auto", parts = ["answer", "timeline", "blocks"]} = {}) {
     Object.assign(this, {root, player, time: 0, view: null, media: null, key: null, selected: null, block: 0, isMoved: false});
@@ -190,9 +192,10 @@ class Inspector {
     this.drawTime();
   }
 
-  play(start, end) {
-    this.seek(start);
-    this.stopAt = end;
+  play(start, end) { // a moment shorter than the ear needs is played with what surrounds it
+    const more = Math.max(0, LEAST_PLAY_S - (end - start)) / 2;
+    this.seek(start - more);
+    this.stopAt = end + more;
     this.element?.play()?.catch(() => {}); // a browser may refuse, or a later seek may interrupt it
   }
 

@@ -17,8 +17,8 @@ class CollapseMeter {
 
   model(measures) {
     const texts = {
-      between_clip_variance: "of variance lies between clips",
-      segment_retrieval_top1: "find their own segment among 100 clips",
+      between_clip_variance: "of variance between clips",
+      segment_retrieval_top1: "own segment found (of 100)",
       effective_rank: "effective rank",
       raw_cosine: "cosine between clips",
     };

@@ -237,12 +237,13 @@ class Timeline {
       + `${sync.instants.length} instants). Under ${least.toFixed(2)} s, half a moment, a gap means nothing.`;
   }
 
-  rows() {
+  rows() { // one table: first the latents, then the instants of the sync lane
     const {instants = []} = this.view.blocks[this.block]?.sync ?? {};
     const [header, ...latents] = this.view.blocks.length ? latentRows(this.view, this.block) : [["block"]];
-    const wide = [...header, "instant", "visual_evidence_s", "audio_evidence_s", "gap_s"];
-    const pad = Array(header.length).fill(null);
-    return [wide, ...latents, ...instants.map(({evidence_s, gap_s}, i) => [...pad, i + 1, ...evidence_s, gap_s])];
+    const more = ["instant", "visual_evidence_s", "audio_evidence_s", "gap_s"];
+    const empty = (columns) => columns.map(() => null);
+    return [[...header, ...more], ...latents.map((row) => [...row, ...empty(more)]),
+      ...instants.map(({evidence_s, gap_s}, i) => [...empty(header), i + 1, ...evidence_s, gap_s])];
   }
 }
 
