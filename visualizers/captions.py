@@ -20,6 +20,7 @@ __all__ = ["BAND_PX", "WIDTH_PX", "Caption", "draw_answer", "draw_band", "fit_pi
 WIDTH_PX, BAND_PX = 640, 136
 _PICTURE_PX, _MARGIN_PX, _BAR_PX = 480, 20, 8
 _GROUND, _TEXT, _MUTED, _LINE = (21, 24, 30), (233, 236, 241), (164, 173, 186), (58, 65, 77)
+_PLAIN = str.maketrans({"–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "…": "..."})  # what Pillow's own font has no glyph for
 _COLOURS = {"visual": (147, 180, 255), "audio": (255, 178, 107), "": (164, 173, 186)}
 
 
@@ -85,7 +86,7 @@ def _x(time_s: float, duration_s: float) -> int:
 
 def _shortened(text: str, size_px: int) -> str:
     """One line, with an ellipsis where the rest does not fit."""
-    text, room = " ".join(text.split()), WIDTH_PX - 2 * _MARGIN_PX
+    text, room = " ".join(text.translate(_PLAIN).split()), WIDTH_PX - 2 * _MARGIN_PX
     if _font(size_px).getlength(text) <= room:
         return text
     while text and _font(size_px).getlength(text + "...") > room:

@@ -1,6 +1,7 @@
 """A stream with real pictures and sound: 6 s, another colour each second, a beep from 3 to 4 s, two latent blocks."""
 
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -85,3 +86,37 @@ def events():
 @pytest.fixture
 def trace():
     return Trace.from_events(make_events())
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium; no Python package, so the test extras cannot bring it, and tests skip where none is installed."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium is installed")
+    flags = ["--no-sandbox", "--disable-gpu", "--no-zygote", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    with playwright.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=path, args=flags)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open html; every error, console message and request to elsewhere fails the test."""
+    complaints, pages = [], []
+
+    def opened(html, width=1280, scheme="light"):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: request.url.startswith(("data:", "about:")) or complaints.append(request.url))
+        page.set_content(html)
+        pages.append(page)
+        return page
+
+    yield opened
+    for page in pages:
+        page.close()
+    assert complaints == []
