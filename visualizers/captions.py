@@ -3,6 +3,7 @@
 Dimensions: H rows, W columns of a picture.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -86,12 +87,12 @@ def _x(time_s: float, duration_s: float) -> int:
 
 def _shortened(text: str, size_px: int) -> str:
     """One line, with an ellipsis where the rest does not fit."""
-    text, room = " ".join(text.translate(_PLAIN).split()), WIDTH_PX - 2 * _MARGIN_PX
-    if _font(size_px).getlength(text) <= room:
+    text, font = " ".join(text.translate(_PLAIN).split()), _font(size_px)
+    room = WIDTH_PX - 2 * _MARGIN_PX
+    if len(text) < room and font.getlength(text) <= room:
         return text
-    while text and _font(size_px).getlength(text + "...") > room:
-        text = text[:-1]
-    return text.rstrip() + "..."
+    fitting = bisect_left(range(1, min(len(text), room)), True, key=lambda n: font.getlength(text[:n] + "...") > room)
+    return text[:fitting].rstrip() + "..."
 
 
 def draw_answer(question: str, answer: str, picture: np.ndarray) -> np.ndarray:
@@ -115,12 +116,14 @@ def _centred(draw: "ImageDraw", y: int, line: str) -> None:
 
 def _wrapped(text: str, size_px: int, most: int) -> list[str]:
     """Lines that fit, at most so many; the last one is shortened."""
-    lines = [""]
-    for word in text.split():
+    lines, words = [""], text.split()
+    for number, word in enumerate(words):
         longer = f"{lines[-1]} {word}".strip()
-        if _font(size_px).getlength(longer) <= WIDTH_PX - 2 * _MARGIN_PX or not lines[-1]:
+        if not lines[-1] or _font(size_px).getlength(longer) <= WIDTH_PX - 2 * _MARGIN_PX:
             lines[-1] = longer
+        elif len(lines) == most:
+            lines[-1] = " ".join([lines[-1], *words[number:]])
+            break
         else:
             lines.append(word)
-    rest = " ".join(lines[most - 1 :])
-    return [*(_shortened(line, size_px) for line in lines[: most - 1]), _shortened(rest, size_px)] if len(lines) >= most else [_shortened(line, size_px) for line in lines]
+    return [_shortened(line, size_px) for line in lines]
