@@ -292,8 +292,8 @@ def _check(trace: Trace) -> None:
         moments = trace.moments(name)
         n = len(moments.features)
         _check_array(f"{name}.features", moments.features, np.float16, (n, None))
-        for field in ("start_s", "end_s"):
-            _check_array(f"{name}.{field}", getattr(moments, field), np.float32, (n,))
+        for edge in ("start_s", "end_s"):
+            _check_array(f"{name}.{edge}", getattr(moments, edge), np.float32, (n,))
         _check_array(f"{name}.cells", moments.cells, np.float32, (n, 4))
         times[name] = len(np.unique(np.stack([moments.start_s, moments.end_s], axis=1), axis=0))
     grid = [trace.spec.get(name) for name in ("instants", "rows", "columns")]

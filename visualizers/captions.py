@@ -71,12 +71,13 @@ def _band(caption: Caption) -> np.ndarray:
 
     image = Image.new("RGB", (WIDTH_PX, BAND_PX), _GROUND)
     draw = ImageDraw.Draw(image)
-    for y, size_px, colour, text in ((14, 15, _MUTED, caption.question), (38, 21, _COLOURS[caption.modality], caption.headline), (70, 15, _TEXT, caption.detail)):
+    tone = _COLOURS[caption.modality]
+    for y, size_px, colour, text in ((14, 15, _MUTED, caption.question), (38, 21, tone, caption.headline), (70, 15, _TEXT, caption.detail)):
         draw.text((_MARGIN_PX, y), _shortened(text, size_px), colour, _font(size_px))
     top, foot = BAND_PX - _MARGIN_PX - _BAR_PX, BAND_PX - _MARGIN_PX
     draw.rounded_rectangle((_MARGIN_PX, top, WIDTH_PX - _MARGIN_PX, foot), _BAR_PX // 2, _LINE)
     start, end = (_x(t, caption.duration_s) for t in (caption.cited.start_s, caption.cited.end_s))
-    draw.rounded_rectangle((start, top, max(end, start + 3), foot), _BAR_PX // 2, _COLOURS[caption.modality])
+    draw.rounded_rectangle((start, top, max(end, start + 3), foot), _BAR_PX // 2, tone)
     return np.asarray(image)
 
 

@@ -18,8 +18,6 @@ from visualizers.view import view
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from latentomni.reruns import Outcome
-
 __all__ = ["Difference", "compare_view", "compute_difference", "plot_difference", "stated_windows", "whatif_view"]
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -147,8 +145,8 @@ def _plain(values: np.ndarray, digits: int) -> Any:
     return round(float(values), digits) if np.isfinite(values) else None
 
 
-def whatif_view(outcome: "Outcome") -> dict[str, Any]:
-    """What the "what if" of `static/compare.js` draws, plain JSON, of an outcome of `latentomni.reruns`."""
+def whatif_view(outcome: Any) -> dict[str, Any]:
+    """What `static/whatif.js` draws, plain JSON. outcome: a `latentomni.reruns.Outcome`, taken as it is: that module needs torch."""
     change, control = outcome.change, outcome.control
     window = change.window
     return {

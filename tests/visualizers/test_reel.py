@@ -38,7 +38,7 @@ def test_parts_are_the_window_and_the_moments_of_every_block(trace):
     assert parts[1].caption.detail == "4 of 4 visual latents of block 1"
     for part in parts:
         cited, played = part.caption.cited, part.played
-        assert played.start_s <= cited.start_s and cited.end_s <= played.end_s and 0 <= played.start_s and played.end_s <= 6
+        assert played.start_s <= cited.start_s and cited.end_s <= played.end_s and played.start_s >= 0 and played.end_s <= 6
         assert played.duration_s == max(cited.duration_s, 1.5)
 
 
