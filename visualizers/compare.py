@@ -16,6 +16,7 @@ from latentomni.trace import Latent, Trace
 from visualizers.view import view
 
 if TYPE_CHECKING:
+    from latentomni.reruns import Outcome
     from plotly.graph_objects import Figure
 
 __all__ = ["Difference", "compare_view", "compute_difference", "plot_difference", "stated_windows", "whatif_view"]
@@ -145,8 +146,8 @@ def _plain(values: np.ndarray, digits: int) -> Any:
     return round(float(values), digits) if np.isfinite(values) else None
 
 
-def whatif_view(outcome: Any) -> dict[str, Any]:
-    """What `static/whatif.js` draws, plain JSON. outcome: a `latentomni.reruns.Outcome`, taken as it is: that module needs torch."""
+def whatif_view(outcome: "Outcome") -> dict[str, Any]:
+    """What `static/whatif.js` draws, plain JSON, of an outcome of `latentomni.reruns`, which itself needs torch."""
     change, control = outcome.change, outcome.control
     window = change.window
     return {

@@ -13,6 +13,10 @@ from latentomni.evidence import EvidenceBank
 from latentomni.trace import Trace
 
 INSTANTS, WIDTH, SECONDS = 2, 16, 6
+# a browser is no Python package, so the test extras cannot bring it; continuous integration installs one
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ("--no-sandbox", "--disable-gpu", "--no-zygote", "--disable-quic", "--no-first-run", "--disable-background-networking")
+LIMIT_MS = 30_000  # of every single wait
 
 
 def jpeg(shade):
@@ -90,14 +94,11 @@ def trace():
 
 @pytest.fixture(scope="module")
 def browser():
-    """A Chromium; no Python package, so the test extras cannot bring it, and tests skip where none is installed."""
     playwright = pytest.importorskip("playwright.sync_api")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
+    if BROWSER is None:
         pytest.skip("no Chromium is installed")
-    flags = ["--no-sandbox", "--disable-gpu", "--no-zygote", "--disable-quic", "--no-first-run", "--disable-background-networking"]
     with playwright.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=path, args=flags)
+        chromium = play.chromium.launch(executable_path=BROWSER, args=FLAGS, timeout=2 * LIMIT_MS)
         yield chromium
         chromium.close()
 
@@ -109,9 +110,12 @@ def open_page(browser):
 
     def opened(html, width=1280, scheme="light"):
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+        page.set_default_timeout(LIMIT_MS)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: request.url.startswith(("data:", "about:")) or complaints.append(request.url))
+        page.on(
+            "request", lambda request: request.url.startswith(("data:", "about:")) or complaints.append(request.url)
+        )
         page.set_content(html)
         pages.append(page)
         return page
