@@ -76,7 +76,7 @@ def test_every_prefix_of_a_run_can_be_compared(events, trace):
 
 def outcome(trace, **changes):
     change = SimpleNamespace(arm="black_out", block=None, latent=None, modality="", window=Window(2.0, 4.0), shift_s=0.5)
-    control = SimpleNamespace(what="another window, black", answer="at 3 s", flipped=False, margin_change=-0.25)
+    control = SimpleNamespace(what="Another window, black.", answer="at 3 s", flipped=False, margin_change=-0.25)
     fields = {
         "change": change, "before": trace, "after": replace(trace, answer="at 5 s"), "flipped": True, "control": control, "notices": ("A note.",),
         "probabilities": {"at 3 s": (0.9, 0.2), "at 5 s": (0.05, 0.7)}, "margin_change": np.float32(-3.5), "moved": (0.5, 1.0, float("nan")),
@@ -90,6 +90,6 @@ def test_an_outcome_is_told_beside_its_control(trace):
     assert view["change"] == {"arm": "black_out", "block": None, "latent": None, "modality": "", "window": [2, 4], "shift_s": 0.5}
     assert (view["before"]["answer"], view["after"]["answer"], view["flipped"], view["margin_change"]) == ("at 3 s", "at 5 s", True, -3.5)
     assert view["probabilities"][1] == {"answer": "at 5 s", "before": 0.05, "after": 0.7}
-    assert view["control"] == {"what": "another window, black", "answer": "at 3 s", "flipped": False, "margin_change": -0.25}
+    assert view["control"] == {"what": "Another window, black.", "answer": "at 3 s", "flipped": False, "margin_change": -0.25}
     assert view["moved"] == [0.5, 1.0, None] and view["is_visual"] == [True, True, True]
     assert whatif_view(outcome(trace, control=None))["control"] is None

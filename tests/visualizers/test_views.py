@@ -147,6 +147,11 @@ def test_runs_are_compared_on_one_clock(show, values):
     assert window["width"] == pytest.approx(lane["width"] * 1.5 / 6, abs=1)
     page.locator("[data-run='3'][data-block='1'][data-slot='4']").click()
     assert told(page) == [["latent-seek", {"seconds": 5}], ["latent-select", {"run": 3, "block": 1, "slot": 4, "start_s": 5}]]
+    page.locator("[data-run='0'][tabindex='0']").focus()
+    for key in ("ArrowRight", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    assert told(page)[-1] == ["latent-select", {"run": 0, "block": 0, "slot": 2, "start_s": 2}]
+    assert "Most similar to 2.0–3.0 s" in page.locator(".lv-tip").inner_text()
     assert page.locator(".lv-differences section").count() == 3
     assert page.locator(".lv-differences section").last.locator(".lv-cosine").all_inner_texts() == ["1.00"] * 12
 
@@ -164,14 +169,15 @@ def test_what_if_says_what_changed_and_what_the_control_did(show, values, trace)
     page = show("whatif", values["whatif"])
     assert page.locator(".lv-column p").all_inner_texts() == ["at 3 s", "at 5 s"]
     assert page.locator(".lv-column h3").all_inner_texts() == ["Before", "After: black out, 2.0–4.0 s"]
-    assert page.locator(".lv-verdict").inner_text() == "The answer changed. The control does not change it (another window, black)."
+    assert page.locator(".lv-verdict").inner_text() == "The answer changed. Under the matched control it does not."
     assert page.locator(".lv-bar b").all_inner_texts() == ["90 %", "20 %", "5.0 %", "70 %"]
     assert page.locator(".lv-margin b").all_inner_texts() == ["−3.50", "−0.25"]
     assert page.locator(".lv-moved .lv-cosine").all_inner_texts() == ["0.50", "1.00", "–"]
+    assert page.locator(".li-note").all_inner_texts() == ["Control: Another window, black.", "A note."]
     alone = whatif_view(outcome(trace, control=None, flipped=False, moved=(), probabilities={}, notices=()))
     page.evaluate("value => shown.update(value)", alone)
     assert page.locator(".lv-verdict").inner_text() == "The answer stayed the same. There is no matched control for this change."
-    assert page.locator(".lv-bar").count() == page.locator(".lv-moved .lv-cosine").count() == page.locator(".lv-card > .li-note").count() == 0
+    assert page.locator(".lv-bar").count() == page.locator(".lv-moved .lv-cosine").count() == page.locator(".lv-notes .li-note").count() == 0
 
 
 def test_nothing_from_outside_becomes_markup(show, trace):
