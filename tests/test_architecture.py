@@ -29,7 +29,7 @@ DOORS = {
     "bitsandbytes": ("latentomni.checkpoints",),
     "gradio": ("app",),
     "huggingface_hub": ("latentomni.checkpoints",),
-    "moviepy": ("latentomni.avworld.writing", "latentomni.bench"),  # the bench reads with it, as a peer
+    "moviepy": ("latentomni.avworld.writing", "latentomni.bench", "visualizers.reel"),  # the bench reads with it, as a peer
     "peft": ("latentomni.adapters",),
     "plotly": ("visualizers",),
     "transformers": (

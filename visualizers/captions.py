@@ -3,6 +3,7 @@
 Dimensions: H rows, W columns of a picture.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ __all__ = ["BAND_PX", "WIDTH_PX", "Caption", "draw_answer", "draw_band", "fit_pi
 WIDTH_PX, BAND_PX = 640, 136
 _PICTURE_PX, _MARGIN_PX, _BAR_PX = 480, 20, 8
 _GROUND, _TEXT, _MUTED, _LINE = (21, 24, 30), (233, 236, 241), (164, 173, 186), (58, 65, 77)
+_PLAIN = str.maketrans({"–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "…": "..."})  # what Pillow's own font has no glyph for
 _COLOURS = {"visual": (147, 180, 255), "audio": (255, 178, 107), "": (164, 173, 186)}
 
 
@@ -69,12 +71,13 @@ def _band(caption: Caption) -> np.ndarray:
 
     image = Image.new("RGB", (WIDTH_PX, BAND_PX), _GROUND)
     draw = ImageDraw.Draw(image)
-    for y, size_px, colour, text in ((14, 15, _MUTED, caption.question), (38, 21, _COLOURS[caption.modality], caption.headline), (70, 15, _TEXT, caption.detail)):
+    tone = _COLOURS[caption.modality]
+    for y, size_px, colour, text in ((14, 15, _MUTED, caption.question), (38, 21, tone, caption.headline), (70, 15, _TEXT, caption.detail)):
         draw.text((_MARGIN_PX, y), _shortened(text, size_px), colour, _font(size_px))
     top, foot = BAND_PX - _MARGIN_PX - _BAR_PX, BAND_PX - _MARGIN_PX
     draw.rounded_rectangle((_MARGIN_PX, top, WIDTH_PX - _MARGIN_PX, foot), _BAR_PX // 2, _LINE)
     start, end = (_x(t, caption.duration_s) for t in (caption.cited.start_s, caption.cited.end_s))
-    draw.rounded_rectangle((start, top, max(end, start + 3), foot), _BAR_PX // 2, _COLOURS[caption.modality])
+    draw.rounded_rectangle((start, top, max(end, start + 3), foot), _BAR_PX // 2, tone)
     return np.asarray(image)
 
 
@@ -85,12 +88,12 @@ def _x(time_s: float, duration_s: float) -> int:
 
 def _shortened(text: str, size_px: int) -> str:
     """One line, with an ellipsis where the rest does not fit."""
-    text, room = " ".join(text.split()), WIDTH_PX - 2 * _MARGIN_PX
-    if _font(size_px).getlength(text) <= room:
+    text, font = " ".join(text.translate(_PLAIN).split()), _font(size_px)
+    room = WIDTH_PX - 2 * _MARGIN_PX
+    if len(text) < room and font.getlength(text) <= room:
         return text
-    while text and _font(size_px).getlength(text + "...") > room:
-        text = text[:-1]
-    return text.rstrip() + "..."
+    fitting = bisect_left(range(1, min(len(text), room)), True, key=lambda n: font.getlength(text[:n] + "...") > room)
+    return text[:fitting].rstrip() + "..."
 
 
 def draw_answer(question: str, answer: str, picture: np.ndarray) -> np.ndarray:
@@ -114,12 +117,14 @@ def _centred(draw: "ImageDraw", y: int, line: str) -> None:
 
 def _wrapped(text: str, size_px: int, most: int) -> list[str]:
     """Lines that fit, at most so many; the last one is shortened."""
-    lines = [""]
-    for word in text.split():
+    lines, words = [""], text.split()
+    for number, word in enumerate(words):
         longer = f"{lines[-1]} {word}".strip()
-        if _font(size_px).getlength(longer) <= WIDTH_PX - 2 * _MARGIN_PX or not lines[-1]:
+        if not lines[-1] or _font(size_px).getlength(longer) <= WIDTH_PX - 2 * _MARGIN_PX:
             lines[-1] = longer
+        elif len(lines) == most:
+            lines[-1] = " ".join([lines[-1], *words[number:]])
+            break
         else:
             lines.append(word)
-    rest = " ".join(lines[most - 1 :])
-    return [*(_shortened(line, size_px) for line in lines[: most - 1]), _shortened(rest, size_px)] if len(lines) >= most else [_shortened(line, size_px) for line in lines]
+    return [_shortened(line, size_px) for line in lines]

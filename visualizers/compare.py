@@ -16,9 +16,8 @@ from latentomni.trace import Latent, Trace
 from visualizers.view import view
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
     from latentomni.reruns import Outcome
+    from plotly.graph_objects import Figure
 
 __all__ = ["Difference", "compare_view", "compute_difference", "plot_difference", "stated_windows", "whatif_view"]
 
@@ -148,7 +147,7 @@ def _plain(values: np.ndarray, digits: int) -> Any:
 
 
 def whatif_view(outcome: "Outcome") -> dict[str, Any]:
-    """What the "what if" of `static/compare.js` draws, plain JSON, of an outcome of `latentomni.reruns`."""
+    """What `static/whatif.js` draws, plain JSON, of an outcome of `latentomni.reruns`, which itself needs torch."""
     change, control = outcome.change, outcome.control
     window = change.window
     return {

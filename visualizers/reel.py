@@ -102,7 +102,7 @@ def write_reel(trace: Trace, clip_path: Path | str, out_path: Path | str) -> Non
 
 def _opened(path: Path, has_picture: bool) -> "VideoClip":
     """The clip; a card without picture where it has only sound."""
-    from moviepy import AudioFileClip, ColorClip, VideoFileClip
+    from moviepy import AudioFileClip, ImageClip, VideoFileClip
 
     try:
         if has_picture:
@@ -110,7 +110,7 @@ def _opened(path: Path, has_picture: bool) -> "VideoClip":
         sound = AudioFileClip(str(path))
     except (OSError, KeyError) as error:
         raise MediaError(f"{path.name} cannot be opened for cutting; save it as mp4 first and ask again.") from error
-    return ColorClip((16, 9), (0, 0, 0), duration=sound.duration).with_audio(sound)
+    return ImageClip(np.zeros((4, 16, 3), np.uint8), duration=sound.duration).with_audio(sound)
 
 
 def _cut(source: "VideoClip", part: Part) -> "VideoClip":

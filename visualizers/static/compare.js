@@ -18,6 +18,9 @@ class CompareView extends LatentView {
     this.track.addEventListener("click", (event) => this.onClick(event));
     this.track.addEventListener("pointerover", (event) => this.light(event.target.closest("[data-run]")));
     this.track.addEventListener("pointerleave", () => this.light(null));
+    this.track.addEventListener("focusin", (event) => this.light(event.target.closest("[data-run]")));
+    this.track.addEventListener("focusout", () => this.light(null));
+    this.track.addEventListener("keydown", (event) => this.onKey(event));
   }
 
   draw() {
@@ -90,7 +93,7 @@ class CompareView extends LatentView {
   lane(run, r, top) {
     const windows = run.windows.map(([start, end]) => el("div", "li-window is-active", {style: `left:${this.share(start)};width:calc(${this.share(end)} - ${this.share(start)});top:0;height:100%`}));
     const nothing = run.windows.length ? [] : [el("span", "li-nothing", {}, run.running ? "…" : NO_WINDOWS)];
-    return el("div", "li-lane lv-run", {style: `top:${top}px;height:${LANE.run}px`, "aria-label": `${run.name}: ${run.windows.map((w) => `window ${span(...w)}`).join(", ") || NO_WINDOWS}`, role: "img"},
+    return el("div", "li-lane lv-run", {style: `top:${top}px;height:${LANE.run}px`, "aria-label": `${run.name}: ${run.windows.map((w) => `window ${span(...w)}`).join(", ") || NO_WINDOWS}`, role: "group"},
       ...windows, ...nothing, ...this.dots(run, r));
   }
 
@@ -106,7 +109,8 @@ class CompareView extends LatentView {
       const shift = Math.floor(n / rows) * (LANE.dot + 1);
       const none = latent.evidence === false ? " is-none" : "";
       const style = `left:calc(${this.share((best.start_s + best.end_s) / 2)} + ${shift}px);top:${above + (n % rows) * (LANE.dot + 1)}px`;
-      return [el("i", `li-dot lv-mini${none}`, {"data-run": r, "data-block": block, "data-slot": slot, "data-modality": latent.modality, style})];
+      const reach = {role: "button", tabindex: block || slot ? -1 : 0, "aria-label": describe(latent, slot, run.blocks[block]).join(", ")};
+      return [el("i", `li-dot lv-mini${none}`, {"data-run": r, "data-block": block, "data-slot": slot, "data-modality": latent.modality, style, ...reach})];
     }));
   }
 
@@ -117,10 +121,26 @@ class CompareView extends LatentView {
     return el("div", "li-ticks", {style: `top:${top}px`, "aria-hidden": "true"}, ...times.map((s) => el("span", "", {style: `left:${this.share(s)}`}, step >= 1 && s < 60 ? `${s} s` : clock(s))));
   }
 
+  onKey(event) { // one latent of a lane is reached by Tab, the arrow keys move on, Enter chooses
+    const dot = event.target.closest("[data-run]");
+    const dots = dot ? [...dot.parentNode.querySelectorAll("[data-run]")] : [];
+    const next = dots[Math.min(dots.length - 1, Math.max(0, dots.indexOf(dot) + (MAP_KEYS[event.key] ?? 0)))];
+    if (!dot || (next === dot && event.key !== "Enter" && event.key !== " ")) return;
+    event.preventDefault();
+    if (next === dot) return this.choose(dot);
+    dot.tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+  }
+
   onClick(event) {
     const dot = event.target.closest("[data-run]");
     const box = this.track.getBoundingClientRect();
-    if (!dot) return this.seek(((event.clientX - box.left) / box.width) * this.value.clip.duration_s);
+    if (dot) this.choose(dot);
+    else this.seek(((event.clientX - box.left) / box.width) * this.value.clip.duration_s);
+  }
+
+  choose(dot) {
     const [run, block, slot] = ["run", "block", "slot"].map((name) => Number(dot.dataset[name]));
     const {start_s} = this.value.runs[run].blocks[block].latents[slot].matches[0];
     this.seek(start_s);

@@ -111,7 +111,7 @@ function card(title, ...parts) { // a card with its header
 }
 
 function offerExport(node, name, rows) { // the menu of export.js, where the page has it
-  if (typeof exportMenu === "function") exportMenu(node, name, rows);
+  if (typeof exportMenu === "function") node.append(exportMenu(node, name, rows));
 }
 
 window.LatentViews = {

@@ -4,25 +4,26 @@ class WhatIfView extends LatentView {
   build() {
     this.pair = el("div", "lv-columns", {style: "--columns:2"});
     this.verdict = el("p", "lv-verdict", {"aria-live": "polite"});
+    this.control = el("p", "li-note");
     this.bars = el("div", "lv-bars");
     this.margins = el("div", "lv-margins");
     this.moved = el("div", "lv-moved");
-    this.result = card("Does it matter?", this.verdict, this.bars, this.margins, this.moved);
+    this.notes = el("div", "lv-notes");
+    this.result = card("Does it matter?", this.verdict, this.control, this.bars, this.margins, this.moved, this.notes);
     this.body.append(this.pair, this.result.node);
     offerExport(this.result.node, "what-if", () => this.rows());
   }
 
   draw() {
-    const {before, after, flipped, change} = this.value;
+    const {before, after, flipped, change, control} = this.value;
     this.pair.replaceChildren(this.answer("Before", before), this.answer(`After: ${this.what(change)}`, after));
     this.verdict.dataset.flipped = flipped;
     this.verdict.replaceChildren(el("b", "", {}, flipped ? "The answer changed." : "The answer stayed the same."), ` ${this.beside()}`);
+    setText(this.control, control ? `Control: ${control.what}` : "");
     this.bars.replaceChildren(...this.value.probabilities.map((row) => this.probability(row)));
     this.drawMargins();
     this.drawMoved();
-    const notes = this.value.notices.map((notice) => el("p", "li-note", {}, notice));
-    this.result.node.querySelectorAll(":scope > .li-note").forEach((node) => node.remove());
-    this.result.node.append(...notes);
+    this.notes.replaceChildren(...this.value.notices.map((notice) => el("p", "li-note", {}, notice)));
   }
 
   what({arm, label, block, latent, modality, window}) { // in words; the owner of the page may give its own as `label`
@@ -42,8 +43,8 @@ class WhatIfView extends LatentView {
   beside() { // what the control says about it
     const {control, flipped} = this.value;
     if (!control) return "There is no matched control for this change.";
-    if (control.flipped) return `The control ${flipped ? "changes it too" : "does change it"} (${control.what}), so nothing follows.`;
-    return `The control ${flipped ? "does not change it" : "does not either"} (${control.what}).`;
+    if (control.flipped) return `Under the matched control it changes${flipped ? " too" : ""}, so nothing follows.`;
+    return flipped ? "Under the matched control it does not." : "Under the matched control too.";
   }
 
   probability({answer, before, after}) {
@@ -54,12 +55,13 @@ class WhatIfView extends LatentView {
   }
 
   drawMargins() {
-    const {margin_change: own, control} = this.value;
+    const {margin_change: own, control, flipped} = this.value;
+    const title = flipped ? "Change of the first answer’s log probability, less the second’s" : "Change of the answer’s log probability";
     const rows = [["change", own], ...(control ? [["control", control.margin_change]] : [])];
     const top = Math.max(1e-9, ...rows.map(([, value]) => Math.abs(value ?? 0)));
     const shown = rows.map(([name, value]) => el("div", "lv-margin", {role: "img", "aria-label": `${name}: ${value}`}, el("span", "", {}, name),
       el("i", value < 0 ? "is-less" : "", {style: `--share:${Math.abs(value ?? 0) / top / 2}`}), el("b", "", {}, value === null ? "–" : `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(2)}`)));
-    this.margins.replaceChildren(el("h4", "", {}, "Change of the first answer’s margin"), ...shown);
+    this.margins.replaceChildren(el("h4", "", {}, title), ...shown);
   }
 
   drawMoved() {
