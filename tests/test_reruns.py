@@ -200,7 +200,7 @@ def test_the_numbers_are_those_of_full_forwards(runtime, clip, given, change):
         assert outcome.margin_change == pytest.approx(margins[1] - margins[0], abs=1e-4)
         if outcome.flipped:
             told = [1 / (1 + math.exp(-m)) for m in margins[:2]]
-            assert list(outcome.probabilities.values())[0] == pytest.approx(told, abs=1e-4)
+            assert next(iter(outcome.probabilities.values())) == pytest.approx(told, abs=1e-4)
         if outcome.control:
             assert outcome.control.margin_change == pytest.approx(margins[2] - margins[0], abs=1e-4)
             assert outcome.control.what == variant.control_what

@@ -81,4 +81,4 @@ def _wilson(hits: float, n: int) -> list[float]:
     share, z2 = hits / n, _Z_95**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return [max(middle - half, 0.0), min(middle + half, 1.0)]
+    return [min(max(middle - half, 0.0), share), max(min(middle + half, 1.0), share)]
