@@ -21,6 +21,7 @@ import torch
 from latentomni.arms import Change
 from latentomni.attention_flow import Kind
 from latentomni.config import Mode
+from latentomni.errors import require
 from latentomni.events import Event, Finished
 from latentomni.generation import generate, score
 from latentomni.media import Clip
@@ -84,6 +85,7 @@ def rerun(runtime: Runtime, clip: Clip, trace: Trace, change: Change, *, seed: i
     seed: decides donors, noise, orders and the control. replayed: of this trace and clip, where there is one already. Raises
     RequestError where the arm is undefined here, as without a bank of donors, and where it is stopped.
     """
+    require(seed >= 0, f"A seed is a whole number from 0 on, got {seed}.")
     given = replayed or replay(runtime, clip, trace, cancelled)
     variant = (change_clip if change.changes_clip else change_latents)(runtime, clip, given, change, seed)
     rows = [row for row in (variant.row, variant.control) if row is not None]

@@ -172,7 +172,7 @@ def _reopened(given: Replay, features: ClipFeatures) -> Sequence:
     if given.row.windows:
         return reopen(given.row, 0, features)
     thinker = given.thinker
-    row = new_sequence(features, thinker.spec, thinker.ids, thinker.encode_text)
+    row = new_sequence(features, given.row.spec, thinker.ids, thinker.encode_text)
     add_question(row, given.trace.question, Mode(given.trace.mode), thinker.encode_text)
     return row
 
