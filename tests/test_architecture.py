@@ -47,7 +47,7 @@ HEAVY = ("torch", "transformers", "av", "PIL", "gradio", "plotly", "moviepy", "t
 WITHOUT_TORCH = (*sorted(FOUNDATION), "latentomni.cli", "latentomni.commands.inspect", "visualizers.notebook", "visualizers.page")
 
 MANY_NAMES = {"app.components": 14, "latentomni.config": 9, "latentomni.events": 10}  # unions: one name per kind of setting, of event
-OPTIONAL = {"anywidget", "traitlets"}  # of an extra, asked for where they are needed; the second comes with the first
+OPTIONAL = {"anywidget", "playwright", "traitlets"}  # of an extra, asked for where they are needed; the second comes with the first
 DISTRIBUTIONS = {  # whose name is another than the import's
     "huggingface_hub": "huggingface-hub",
     "imageio_ffmpeg": "imageio-ffmpeg",

@@ -16,8 +16,9 @@ from latentomni.trace import Latent, Trace
 from visualizers.view import view
 
 if TYPE_CHECKING:
-    from latentomni.reruns import Outcome
     from plotly.graph_objects import Figure
+
+    from latentomni.reruns import Outcome
 
 __all__ = ["Difference", "compare_view", "compute_difference", "plot_difference", "stated_windows", "whatif_view"]
 
