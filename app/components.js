@@ -198,7 +198,7 @@
       };
       return (value) => {
         const rows = (value?.runs || []).map(({run, question, answer, clip, mode, latents, at_s}) => el("li", "lo-run", {"data-run": run},
-          el("b", "", {}, question), el("span", "", {}, answer || "(no words)"),
+          el("b", "", {translate: "no"}, question), el("span", "", {translate: "no"}, answer || "(no words)"),
           el("span", "lo-quiet", {}, `${clip}, ${mode}, ${latents} latents, ${when(at_s)}`),
           el("span", "lo-acts", {}, button("Open", `open: ${question}`, () => select({run, action: "open"})),
             button("Copy the link", `copy the link of: ${question}`, () => copy(run)),
@@ -229,9 +229,9 @@
           const isShown = index === value.shown;
           const tag = isShown ? "h2" : "button";
           const node = el(tag, "lo-turn", isShown ? {} : {type: "button", "aria-label": `show the answer to: ${turn.question}`},
-            el("span", "lo-asked", {}, turn.question));
+            el("span", "lo-asked", {translate: "no"}, turn.question));
           if (!isShown) {
-            node.append(el("span", "lo-answered", {}, turn.answer ?? ""));
+            node.append(el("span", "lo-answered", {translate: "no"}, turn.answer ?? ""));
             if (!turn.is_live) node.append(el("span", "lo-answered", {}, "(not remembered by the model)"));
             node.disabled = value.is_running;
             node.addEventListener("click", () => select({index}));
@@ -248,7 +248,7 @@
       return (questions) => {
         root.hidden = !questions?.length;
         root.replaceChildren(el("span", "lo-quiet", {}, "This clip can also answer"), ...(questions || []).map((question, index) => {
-          const button = el("button", "lo-suggestion", {type: "button"}, question);
+          const button = el("button", "lo-suggestion", {type: "button", translate: "no"}, question);
           button.addEventListener("click", () => {
             select({index});
             document.querySelector("#question textarea, #question input")?.focus();

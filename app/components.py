@@ -1,10 +1,12 @@
 """Own components: gr.HTML with a fixed frame, drawn by `components.js` from plain values, never from HTML that a visitor wrote."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from app.chinese import TEXTS
 from visualizers.page import component_css, component_js
 
 __all__ = [
@@ -15,8 +17,10 @@ __all__ = [
 
 def page_head() -> str:
     """What these components need in the page's head: the inspector, then our own drawing; all of it inline."""
-    own = Path(__file__).with_name("components.js").read_text(encoding="utf-8")
-    return f"<style>{component_css()}</style><script>{component_js()}</script><script>{own}</script>"
+    own, language = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("components.js", "language.js"))
+    texts = json.dumps(TEXTS, ensure_ascii=False).replace("<", "\\u003c")
+    scripts = (component_js(), own, f"{language}\nLatentOmniLanguage({texts});")
+    return f"<style>{component_css()}</style>" + "".join(f"<script>{script}</script>" for script in scripts)
 
 
 class _Drawn(gr.HTML):

@@ -74,6 +74,7 @@ def _header(model: str) -> str:
     can, cannot = about(name)
     return f"""<header><h1><svg viewBox="0 0 34 24" aria-hidden="true"><rect x="1" y="3" width="18" height="18" rx="4"/>
 <circle cx="23" cy="12" r="9"/></svg>LatentOmni</h1><p>{LABELS["tagline"]}</p>
+<button type="button" id="language" translate="no" lang="zh">中文</button>
 <p class="lo-about"><b>{escape(name)}</b> {escape(can)} {escape(cannot)}</p></header>"""
 
 

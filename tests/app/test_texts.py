@@ -1,11 +1,13 @@
 """What the page says about a model and an answer, and how the app is started."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from app import copy, remarks
+from app.chinese import TEXTS
 from app.settings import Settings
 from latentomni.events import ClipRecord, Finished, Moments, Started
 from latentomni.trace import Trace
@@ -59,3 +61,16 @@ def test_bad_use_ends_with_code_2(capsys):
     with pytest.raises(SystemExit) as ended:
         Settings.read(["--quantization", "nf4"])
     assert ended.value.code == 2 and "nf4" in capsys.readouterr().err
+
+
+def test_every_text_of_the_page_has_its_chinese():
+    cards = [words for group in copy.arms() for words in (group["title"], *(c[k] for c in group["arms"] for k in ("title", "text")))]
+    choices = [words for named in copy.CHOICES.values() for words in named.values()]
+    said = [*copy.LABELS.values(), *copy.STATUS.values(), *copy.ERRORS.values(), *choices, *cards]
+    assert [text for text in said if text not in TEXTS] == []
+
+
+def test_a_translated_pattern_uses_the_places_of_its_text():
+    for english, chinese in TEXTS.items():
+        places = len(re.findall(r"\{\w*\}", english))
+        assert set(re.findall(r"\{(\w*)\}", chinese)) == {str(n + 1) for n in range(places)}, english
