@@ -23,8 +23,9 @@ def is_trace_file(path: str) -> bool:
     return Path(path).suffix.lower() == ".zip"
 
 
-def player_of_file(path: str, media: dict[str, Any] | None = None, key: str = "") -> dict[str, Any]:
-    """The player's value for a clip; `media` and `key` as `visualizers.view` gives them. MediaError where it is no clip."""
+def player_of_file(path: str, media: dict[str, Any] | None = None, key: str = "", start_s: float = 0.0) -> dict[str, Any]:
+    """The player's value for a clip; `media` and `key` as `visualizers.view` gives them. MediaError where it is no clip.
+    start_s: where the part that the model read begins; the page's clock counts from there."""
     info = probe(path, LIMITS)
     suffix = Path(path).suffix.lower()
     if info.video_codec:
@@ -34,7 +35,9 @@ def player_of_file(path: str, media: dict[str, Any] | None = None, key: str = ""
     facts = [f"{info.duration_s:.1f} s"]
     facts += [f"{info.width_px} × {info.height_px}"] * bool(info.video_codec)
     facts += ["no sound track"] * (info.audio_codec is None)
-    return {"kind": kind, "file": _file(path), "name": info.name, "facts": ", ".join(facts), "media": media, "key": key}
+    return {
+        "kind": kind, "file": _file(path), "name": info.name, "facts": ", ".join(facts), "media": media, "key": key, "start_s": start_s,
+    }  # fmt: skip
 
 
 def player_of_trace(trace: Trace, folder: str, media: dict[str, Any]) -> dict[str, Any]:
@@ -55,6 +58,7 @@ def player_of_trace(trace: Trace, folder: str, media: dict[str, Any]) -> dict[st
         "facts": facts,
         "media": media,
         "key": trace.clip.sha256,
+        "start_s": 0.0,
     }
 
 

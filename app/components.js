@@ -29,7 +29,58 @@
     player.currentTime = 1e9;
   }
 
+  /* The latent that was chosen last, wherever on the page, for the tab that changes it. */
+  let chosen = null;
+  document.addEventListener("latent-select", ({target, detail}) => {
+    if (target.closest?.("#after")) return;
+    chosen = detail;
+    for (const node of document.querySelectorAll(".lo-chosen")) node.replaceChildren(chosenText());
+    if (!target.closest?.(".li")) go(detail.start_s);
+  });
+  document.addEventListener("latent-seek", ({detail}) => go(detail.seconds));
+
+  function go(seconds) {
+    const player = document.querySelector("#clip-player");
+    if (player && Number.isFinite(seconds)) player.currentTime = seconds;
+  }
+
+  function chosenText() {
+    return chosen ? `Chosen: block ${chosen.block + 1}, latent ${chosen.slot + 1}.` : "No latent is chosen yet; click one under Latents.";
+  }
+
+  /* A clip of which the model read a part: the page's clock begins with that part. */
+  function countFrom(player, start) {
+    if (!start) return;
+    const {get, set} = Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, "currentTime");
+    Object.defineProperty(player, "currentTime", {
+      get: () => get.call(player) - start,
+      set: (seconds) => set.call(player, seconds + start),
+    });
+    player.addEventListener("loadedmetadata", () => (player.currentTime = 0), {once: true});
+  }
+
+  /* A view of another tab, drawn by visualizers/static. */
+  function linked(name, label) {
+    return (root) => {
+      const frame = el("div", "", {hidden: "", role: "region", "aria-label": label});
+      root.append(frame);
+      let view = null;
+      return (value) => {
+        frame.hidden = !value;
+        if (!value) return;
+        view ??= LatentViews.mount(name, frame, {player: "#clip-player", theme: "host"});
+        const pictures = media.get(value.clip?.key);
+        view.update(pictures ? {...value, media: pictures} : value);
+      };
+    };
+  }
+
   const draw = {
+    map: linked("map", "map of latents and moments"),
+    attention: linked("attention", "attention of every step"),
+    comparison: linked("compare", "runs beside each other"),
+    whatif: linked("whatif", "both answers"),
+
     inspector(root) {
       const hint = el("div", "lo-hint", {}, el("h3", "", {}, "What you will see here"), ...[
         ["visual", "A visual latent stands for a part of the picture at a moment."],
@@ -81,6 +132,7 @@
         const isVideo = kind === "video";
         const player = el(isVideo ? "video" : "audio", "", {id: "clip-player", controls: "", preload: "auto", src: file.url,
           "aria-label": isVideo ? "the clip" : "the sound of the clip", ...(isVideo ? {playsinline: ""} : {})});
+        countFrom(player, value.start_s);
         player.addEventListener("loadedmetadata", () => findLength(player), {once: true});
         player.addEventListener("error", () => {
           if (isVideo && pictures) show({...value, kind: "unplayable"});
@@ -91,7 +143,7 @@
       return (value) => {
         if (!value) return;
         keep(value.key, value.media);
-        const sign = `${value.kind} ${value.file?.url}`;
+        const sign = `${value.kind} ${value.file?.url} ${value.start_s}`;
         if (sign === shown) return;
         shown = sign;
         show(value);
@@ -110,16 +162,76 @@
       }));
     },
 
+    arms(root, select) {
+      return (groups) => root.replaceChildren(el("p", "lo-chosen lo-quiet", {}, chosenText()), ...(groups || []).map(({title, arms}) =>
+        el("section", "", {"aria-label": title}, el("h3", "", {}, title), el("div", "lo-cards", {}, ...arms.map(({arm, title, text}) => {
+          const button = el("button", "lo-arm", {type: "button", "data-arm": arm}, el("b", "", {}, title), el("span", "", {}, text));
+          button.addEventListener("click", () => {
+            root.querySelector('[aria-current="true"]')?.removeAttribute("aria-current");
+            button.setAttribute("aria-current", "true");
+            select({arm, chosen: chosen && {block: chosen.block, slot: chosen.slot}});
+          });
+          return button;
+        })))));
+    },
+
+    history(root, select) {
+      const said = el("p", "lo-quiet", {role: "status"});
+      const when = (seconds) => new Date(seconds * 1000).toLocaleString([], {dateStyle: "medium", timeStyle: "short"});
+      const button = (text, label, act) => {
+        const node = el("button", "lo-suggestion", {type: "button", "aria-label": label}, text);
+        node.addEventListener("click", act);
+        return node;
+      };
+      const link = (run) => {
+        const url = new URL(location.href);
+        url.search = new URLSearchParams({run});
+        return url.href;
+      };
+      const copy = async (run) => {
+        try {
+          await navigator.clipboard.writeText(link(run));
+          said.replaceChildren("The link is copied.");
+        } catch {
+          said.replaceChildren("This browser lets no page copy; here is the link: ", el("a", "", {href: link(run)}, link(run)));
+        }
+      };
+      return (value) => {
+        const rows = (value?.runs || []).map(({run, question, answer, clip, mode, latents, at_s}) => el("li", "lo-run", {"data-run": run},
+          el("b", "", {translate: "no"}, question), el("span", "", {translate: "no"}, answer || "(no words)"),
+          el("span", "lo-quiet", {}, `${clip}, ${mode}, ${latents} latents, ${when(at_s)}`),
+          el("span", "lo-acts", {}, button("Open", `open: ${question}`, () => select({run, action: "open"})),
+            button("Copy the link", `copy the link of: ${question}`, () => copy(run)),
+            button("Forget", `forget: ${question}`, () => select({run, action: "forget"})))));
+        root.replaceChildren(rows.length ? el("ul", "lo-runs", {"aria-label": "earlier runs"}, ...rows)
+          : el("p", "lo-empty", {}, "No run is remembered yet. Ask a question, and its answer is kept here."), said);
+      };
+    },
+
+    plan(root) {
+      const size = (bytes) => bytes < 1e9 ? `${Math.max(1, Math.round(bytes / 1e6))} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
+      return (value) => {
+        root.classList.toggle("has-problem", Boolean(value?.problem));
+        if (!value) return root.replaceChildren();
+        const {frames, tokens, bytes, seconds, problem} = value;
+        const facts = tokens ? [`${frames} frames`, `${tokens.visual} + ${tokens.audio} tokens of picture and sound`,
+          `${size(bytes)} of memory`, ...(seconds == null ? [] : [`about ${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`])] : [];
+        root.replaceChildren(el("span", "", {}, facts.length ? `Next run: ${facts.join(", ")}.` : ""), el("span", "lo-problem", {}, problem || ""));
+      };
+    },
+
     conversation(root, select) {
+      const findings = ({findings}) => findings?.length
+        ? [el("ul", "lo-findings", {"aria-label": "what the self test found"}, ...findings.map((found) => el("li", "", {}, found)))] : [];
       return (value) => {
         if (!value) return root.replaceChildren();
         const turns = value.turns.map((turn, index) => {
           const isShown = index === value.shown;
           const tag = isShown ? "h2" : "button";
           const node = el(tag, "lo-turn", isShown ? {} : {type: "button", "aria-label": `show the answer to: ${turn.question}`},
-            el("span", "lo-asked", {}, turn.question));
+            el("span", "lo-asked", {translate: "no"}, turn.question));
           if (!isShown) {
-            node.append(el("span", "lo-answered", {}, turn.answer ?? ""));
+            node.append(el("span", "lo-answered", {translate: "no"}, turn.answer ?? ""));
             if (!turn.is_live) node.append(el("span", "lo-answered", {}, "(not remembered by the model)"));
             node.disabled = value.is_running;
             node.addEventListener("click", () => select({index}));
@@ -128,7 +240,7 @@
         });
         const notices = value.notices.map((notice) => el("li", "", {}, notice));
         root.replaceChildren(el("ol", "lo-turns", {"aria-label": "questions so far"}, ...turns),
-          el("p", "lo-caption", {}, value.caption || "\u00a0"), ...(notices.length ? [el("ul", "lo-notices", {"aria-label": "notes on this answer"}, ...notices)] : []));
+          el("p", "lo-caption", {}, value.caption || "\u00a0"), ...findings(value), ...(notices.length ? [el("ul", "lo-notices", {"aria-label": "notes on this answer"}, ...notices)] : []));
       };
     },
 
@@ -136,7 +248,7 @@
       return (questions) => {
         root.hidden = !questions?.length;
         root.replaceChildren(el("span", "lo-quiet", {}, "This clip can also answer"), ...(questions || []).map((question, index) => {
-          const button = el("button", "lo-suggestion", {type: "button"}, question);
+          const button = el("button", "lo-suggestion", {type: "button", translate: "no"}, question);
           button.addEventListener("click", () => {
             select({index});
             document.querySelector("#question textarea, #question input")?.focus();

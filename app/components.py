@@ -1,19 +1,26 @@
 """Own components: gr.HTML with a fixed frame, drawn by `components.js` from plain values, never from HTML that a visitor wrote."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from app.chinese import TEXTS
 from visualizers.page import component_css, component_js
 
-__all__ = ["Conversation", "Examples", "Inspector", "Player", "Status", "Suggestions", "page_head"]
+__all__ = [
+    "Arms", "Attention", "Comparison", "Conversation", "Examples", "History", "Inspector", "Map", "Plan", "Player", "Status", "Suggestions", "WhatIf",
+    "page_head",
+]  # fmt: skip
 
 
 def page_head() -> str:
     """What these components need in the page's head: the inspector, then our own drawing; all of it inline."""
-    own = Path(__file__).with_name("components.js").read_text(encoding="utf-8")
-    return f"<style>{component_css()}</style><script>{component_js()}</script><script>{own}</script>"
+    own, language = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("components.js", "language.js"))
+    texts = json.dumps(TEXTS, ensure_ascii=False).replace("<", "\\u003c")
+    scripts = (component_js(), own, f"{language}\nLatentOmniLanguage({texts});")
+    return f"<style>{component_css()}</style>" + "".join(f"<script>{script}</script>" for script in scripts)
 
 
 class _Drawn(gr.HTML):
@@ -52,3 +59,31 @@ class Suggestions(_Drawn):
 
 class Status(_Drawn):
     """One sentence about what is going on; value: {"text", "kind": "done" | "busy" | "error"}."""
+
+
+class Arms(_Drawn):
+    """Cards of changes to an answer; value: `copy.arms()`. Event: select {arm, chosen: {block, slot} or null}."""
+
+
+class Attention(_Drawn):
+    """Attention of an answer's steps; value: `visualizers.attention.attention_view`, or None."""
+
+
+class Comparison(_Drawn):
+    """Runs beside each other; value: `visualizers.compare.compare_view`, or None."""
+
+
+class History(_Drawn):
+    """Runs that this browser remembers; value: `runs_tab.list_runs`. Event: select {run, action: "open" | "forget"}."""
+
+
+class Map(_Drawn):
+    """Latents and moments in a plane; value: `visualizers.trajectory.map_view`, or None."""
+
+
+class Plan(_Drawn):
+    """What the next answer will need; value: of `choices.plan`."""
+
+
+class WhatIf(_Drawn):
+    """An answer before and after a change; value: `visualizers.compare.whatif_view`, or None."""

@@ -1,6 +1,8 @@
-"""Every text of the page, in one place."""
+"""Every text of the page, in one place; `chinese.py` holds the same texts in Chinese."""
 
-__all__ = ["ERRORS", "LABELS", "STATUS", "about", "caption", "notices"]
+__all__ = ["CHOICES", "ERRORS", "LABELS", "STATUS", "about", "arms", "caption"]
+
+from typing import Any
 
 from latentomni.trace import Trace
 
@@ -13,13 +15,81 @@ LABELS = {
     "microphone": "Microphone",
     "question": "Question",
     "placeholder": "Ask about the clip",
+    "ask": "Ask",
+    "stop": "Stop",
+    "retry": "Retry",
+    "clear": "Clear",
+    # settings
     "mode": "How to answer",
     "settings": "Settings",
+    "reset": "Reset the settings",
+    "words": "Words",
+    "reading": "What the model reads of the clip",
+    "latents": "Latents",
     "temperature": "Temperature (0 always takes the likeliest word)",
+    "top_p": "Top-p (1 keeps every word)",
     "seed": "Seed",
     "max_tokens": "Longest answer, in tokens",
+    "max_blocks": "Most latent blocks",
+    "as_trained": "as trained",
+    "fps": "Frames a second",
+    "pixels": "Pixels, at most",
+    "start": "From second",
+    "end": "To second",
+    "end_of_clip": "the end",
+    "picture": "Picture",
+    "sound": "Sound",
+    "instants": "Instants of a block (each has a latent per cell and one for the sound)",
+    "positions": "Where latents stand on the clip's clock",
+    "flow": "Who may see the clip",
+    # tabs
+    "tab_latents": "Latents",
+    "tab_matter": "Does it matter?",
+    "tab_map": "Map",
+    "tab_attention": "Attention",
+    "tab_compare": "Compare",
+    "tab_runs": "Runs",
     "trace": "Trace (.zip)",
     "report": "Report (.html)",
+    "reel": "Make the evidence reel",
+    "reel_file": "Reel (.mp4)",
+    "selftest": "Self test",
+    "selftest_intro": "Draws a fresh clip whose events are known, asks about it, and says what was right.",
+    "matter_intro": "Change what the model computed, or the clip itself, and let it answer again. If the answer stays, what was changed did not matter for it.",
+    "target": "What to change",
+    "block": "Block {}",
+    "which_block": "Block",
+    "no_block": "no block",
+    "modality": "Latents of",
+    "window_start": "Window from, s",
+    "window_end": "Window to, s",
+    "shift": "Shift of the sound, s",
+    "after": "The new answer's latents",
+    "map_intro": "Every latent and every moment of the clip, placed so that what is similar lies close together. The lines follow the latents in their order.",
+    "pca": "PCA",
+    "umap": "UMAP",
+    "attention_intro": "How much attention each step gives to the clip directly, and how much to latents. The answer is decoded again for this.",
+    "attend": "Compute the attention",
+    "compare_intro": "The same question, clip and seed, answered with latents, with words, and directly. Or choose two runs about one clip.",
+    "three": "Answer in all three ways",
+    "first_run": "First run",
+    "second_run": "Second run",
+    "pair": "Compare",
+    "runs_intro": "Your browser remembers these answers. They stay on this server for a week, and whoever has the link of a run can open it.",
+}  # fmt: skip
+
+CHOICES: dict[str, dict[str, str]] = {
+    "mode": {"latent": "Latents", "text-cot": "Words", "direct": "Direct"},
+    "positions": {
+        "absolute": "in the clip's seconds",
+        "relative": "in the window's seconds",
+        "sequential": "one after the other",
+        "upstream": "as the authors' code",
+    },
+    "flow": {"open": "all text and latents", "paper": "latents, and text before them", "strict": "latents only"},
+    "target": {"all": "The whole answer", "block": "One block", "latent": "The chosen latent"},
+    "modality": {"both": "picture and sound", "visual": "the picture", "audio": "the sound"},
+    "map_of": {"shown": "This answer", "all": "All answers about this clip"},
 }
 
 STATUS = {
@@ -34,7 +104,24 @@ STATUS = {
     "answering": "Answering",
     "stopping": "Stopping",
     "stopped": "Stopped. What had been computed is kept.",
-    "done": "Done in {seconds:.1f} s.",
+    "done": "Done in {seconds} s.",
+    "again": "Decoding the answer again",
+    "flipped": "The answer changed. Both are shown under Does it matter?",
+    "unflipped": "The answer stayed the same. Both are shown under Does it matter?",
+    "way": "Answering, way {number} of {of}: {name}",
+    "ways": "All three ways are shown under Compare.",
+    "pair": "Both runs are shown under Compare.",
+    "attention": "The attention of every step is shown.",
+    "drawing": "Drawing a clip",
+    "tested": "Self test done; what was right stands above the answer.",
+    "reel_begins": "Cutting the cited moments together",
+    "reel": "The reel is ready.",
+    "link": "The link is copied.",
+    "map": "Choose a latent to go to its moment.",
+    "umap_begins": "UMAP runs in the background; its first run takes about a minute. Everything else keeps working.",
+    "umap": "UMAP is {percent} % done",
+    "umap_done": "UMAP is done, and kept with the run.",
+    "reset": "The settings are plain again.",
 }
 
 ERRORS = {
@@ -42,14 +129,41 @@ ERRORS = {
     "no_clip_in_trace": "This saved answer came without its clip; upload the clip to ask about it.",
     "no_question": "The question is empty; type what you want to know about the clip.",
     "nothing_to_retry": "There is no question to repeat yet.",
+    "no_answer": "There is no answer yet; open an example or ask a question first.",
+    "no_latent": "No latent is chosen; click one in the tab Latents, then come back.",
+    "no_window": "The window ends before it begins; give a later end.",
+    "no_pair": "Two different runs are needed; choose a first and a second one.",
+    "no_run": "There is no run of that name here; it may have been deleted, runs are kept for a week.",
     "busy": "An answer is being computed; stop it first, or wait until it is done.",
     "gone": "That is no longer there; reload the page.",
     "unexpected": "Something went wrong on our side and has been logged. Please try again, or try another clip.",
 }
 
+_ARMS = {
+    "latents": {
+        "zero": ("Zero them", "Every value becomes 0."),
+        "mean": ("Make them average", "Each becomes the mean of its kind over other clips."),
+        "noise": ("Noise of the same size", "Random vectors as long as the latents they replace."),
+        "other_clip": ("From another clip", "Latents of another clip take their place."),
+        "other_time": ("From another time", "Features of another part of this clip take their place."),
+        "shuffled": ("Shuffle them", "The same vectors in another order."),
+        "removed_markers_kept": ("Remove them", "The block stays, with nothing in it."),
+        "markers_removed": ("Remove the block", "As if there had been no block at all."),
+        "pause_tokens": ("Pause tokens", "The same number of steps, without content."),
+        "visual_only": ("Keep the picture's", "Only visual latents stay."),
+        "audio_only": ("Keep the sound's", "Only audio latents stay."),
+        "oracle": ("What is really there", "Features of the stated window itself."),
+    },
+    "clip": {
+        "black_out": ("Black out the window", "No picture and no sound there."),
+        "mute": ("Mute the window", "No sound there; the picture stays."),
+        "shift_sound": ("Shift the sound", "The sound moves against the picture."),
+    },
+}
+_ARM_GROUPS = {"latents": "Change the latents", "clip": "Change the clip"}
+
 _MODES = {"latent": "with latents", "text-cot": "thinking in words", "direct": "direct answer"}
 _NANO_IS = "nano is a tiny model that ships with this project. It knows AV World only: short drawn clips with 24 coloured shapes and 6 sounds."
-_NANO_FOREIGN = "nano knows AV World only (24 coloured shapes, 6 sounds). If this clip is anything else, the answer is a guess and the latents mean nothing."
 
 
 def about(name: str) -> tuple[str, str]:
@@ -62,14 +176,12 @@ def about(name: str) -> tuple[str, str]:
     )
 
 
-def notices(trace: Trace, is_foreign: bool) -> list[str]:
-    """What a reader of this answer must know. is_foreign: the clip was brought by a visitor."""
-    said = [*trace.clip.notices, *trace.notices]
-    if trace.weights == "random":
-        said.append("This checkpoint has random weights; it was never trained, and its answers are noise.")
-    elif trace.model == "nano" and is_foreign:
-        said.append(_NANO_FOREIGN)
-    return list(dict.fromkeys(said))
+def arms() -> list[dict[str, Any]]:
+    """The changes that "Does it matter?" offers, in groups."""
+    return [
+        {"title": _ARM_GROUPS[group], "arms": [{"arm": arm, "title": title, "text": text} for arm, (title, text) in cards.items()]}
+        for group, cards in _ARMS.items()
+    ]
 
 
 def caption(trace: Trace, true_answer: str = "") -> str:

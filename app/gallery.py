@@ -17,13 +17,15 @@ _STILLS = 3
 
 @dataclass(frozen=True)
 class Example:
-    """clip, trace: files. title: what is asked. true_answer: to the recorded question. questions: others about this clip."""
+    """clip, trace: files. title: what is asked. true_answer: to the recorded question. questions: others about this clip.
+    sha256: of the clip, as its trace names it."""
 
     clip: str
     trace: str
     title: str
     true_answer: str
     questions: tuple[str, ...]
+    sha256: str
 
 
 @cache
@@ -37,7 +39,9 @@ def gallery(folder: Path = EXAMPLES_DIR) -> tuple[Example, ...]:
         if trace.is_file():
             entry = index.get(clip.name, {})
             questions = tuple(entry.get("questions", ()))
-            found.append(Example(str(clip), str(trace), entry.get("title", clip.stem), entry.get("true_answer", ""), questions))
+            title, true_answer = entry.get("title", clip.stem), entry.get("true_answer", "")
+            sha256 = Trace.load(trace).clip.file_sha256
+            found.append(Example(str(clip), str(trace), title, true_answer, questions, sha256))
     return tuple(found)
 
 

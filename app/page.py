@@ -29,6 +29,7 @@ class Page(NamedTuple):
     player: Any = _SAME
     suggestions: Any = _SAME
     question: Any = _SAME
+    tabs: Any = _SAME
     ask: Any = _SAME
     stop: Any = _SAME
     retry: Any = _SAME
@@ -65,10 +66,10 @@ def failed(error: Exception) -> dict[str, str]:
     return {"text": ERRORS["unexpected"], "kind": "error"}
 
 
-_AnyPage = TypeVar("_AnyPage", Page, AnswerPage)
+_AnyPage = TypeVar("_AnyPage", bound=tuple)  # named, with at least a session, the three buttons and a status
 
 
-def running(page: Page) -> Page:
+def running(page: _AnyPage) -> _AnyPage:
     return page._replace(
         ask=gr.update(interactive=False), stop=gr.update(interactive=True), retry=gr.update(interactive=False)
     )
@@ -81,14 +82,14 @@ def idle(page: _AnyPage, session: Session) -> _AnyPage:
     )
 
 
-def calm(handler: Callable[..., Page]) -> Callable[..., Page]:
+def calm(handler: Callable[..., _AnyPage], page: type[_AnyPage] = Page) -> Callable[..., _AnyPage]:
     """Errors become one sentence in the status line, and nothing else on the page changes."""
 
     @functools.wraps(handler)
-    def wrapped(*values: Any) -> Page:
+    def wrapped(*values: Any) -> _AnyPage:
         try:
             return handler(*values)
         except Exception as error:
-            return Page(status=failed(error))
+            return page(status=failed(error))
 
     return wrapped

@@ -5,6 +5,7 @@ import tempfile
 import threading
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gradio.utils import get_upload_folder
 
-from latentomni.config import MediaLimits
+from latentomni.config import MediaLimits, ReadingSpec
 
 if TYPE_CHECKING:  # torch is imported with the model, not with the page
     from latentomni.media import Clip
@@ -28,13 +29,15 @@ _KEPT_TALKS = 64
 @dataclass(frozen=True)
 class Turn:
     """A question with its answer. trace: file. is_live: the model remembers it when the next question is asked.
-    true_answer: where it is known."""
+    true_answer: where it is known. run: the id by which the answer opens again. findings: what a self test found."""
 
     question: str
     answer: str
     trace: str
     is_live: bool
     true_answer: str = ""
+    run: str = ""
+    findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Session:
     """What a page holds between two events, plain values only.
 
     clip: file, None before there is one. is_foreign: a visitor brought the clip. shown: the turn in the inspector.
-    asked: the last question. has_answer: whether the last turn answers it. ticket: names the run that was last begun.
+    asked: the last question. has_answer: whether the last turn answers it. ticket: names the task that was last begun.
+    trial: seed of the self test that drew the clip.
     """
 
     clip: str | None = None
@@ -53,6 +57,7 @@ class Session:
     asked: str = ""
     has_answer: bool = False
     ticket: str = ""
+    trial: int | None = None
 
 
 def new_folder() -> str:
@@ -75,7 +80,7 @@ class LazyRuntime:
         self.name, self.limits = name, limits
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
-        self._clips: OrderedDict[tuple[str, int], Clip] = OrderedDict()
+        self._clips: OrderedDict[tuple[str, int, ReadingSpec], Clip] = OrderedDict()
 
     def use(self, name: str) -> None:
         """Answer with another model from now on."""
@@ -94,10 +99,10 @@ class LazyRuntime:
                 self._runtime = Runtime.load(self.name, self.limits)
             return self._runtime
 
-    def read(self, path: str, cancelled) -> "Clip":
+    def read(self, path: str, cancelled: Callable[[], bool], reading: ReadingSpec) -> "Clip":
         """A clip in memory; follow-up questions find the last few already read."""
-        key = (path, Path(path).stat().st_mtime_ns if Path(path).is_file() else 0)
-        clip = self._clips.get(key) or self.get().read(path, cancelled)
+        key = (path, Path(path).stat().st_mtime_ns if Path(path).is_file() else 0, reading)
+        clip = self._clips.get(key) or self.get().read(path, cancelled, reading)
         self._clips[key] = clip
         self._clips.move_to_end(key)
         while len(self._clips) > _KEPT_CLIPS:
@@ -164,18 +169,18 @@ class Talks:
     def __init__(self) -> None:
         self._kept: OrderedDict[str, tuple[str, Sequence, Sequence]] = OrderedDict()
 
-    def find(self, visitor: str, clip_sha256: str) -> "Sequence | None":
-        """What the next answer follows; None at the beginning. It must not be changed: let `copied` of it grow."""
-        sha256, _, after = self._kept.get(visitor, ("", None, None))
-        return after if sha256 == clip_sha256 else None
+    def find(self, visitor: str, talk: str) -> "Sequence | None":
+        """What the next answer follows in the talk of this name; None at the beginning. It must not be changed: let `copied` of it grow."""
+        name, _, after = self._kept.get(visitor, ("", None, None))
+        return after if name == talk else None
 
     @staticmethod
     def copied(row: "Sequence") -> "Sequence":
         """A copy to grow in; the clip's features are shared. A run that fails then leaves nothing behind."""
         return deepcopy(row, {id(row.clip): row.clip})
 
-    def keep(self, visitor: str, clip_sha256: str, before: "Sequence", after: "Sequence") -> None:
-        self._kept[visitor] = (clip_sha256, before, after)
+    def keep(self, visitor: str, talk: str, before: "Sequence", after: "Sequence") -> None:
+        self._kept[visitor] = (talk, before, after)
         self._kept.move_to_end(visitor)
         while len(self._kept) > _KEPT_TALKS:
             self._kept.popitem(last=False)
@@ -183,8 +188,8 @@ class Talks:
     def step_back(self, visitor: str) -> None:
         """Take the last answer back."""
         if visitor in self._kept:
-            sha256, before, _ = self._kept[visitor]
-            self._kept[visitor] = (sha256, before, before)
+            name, before, _ = self._kept[visitor]
+            self._kept[visitor] = (name, before, before)
 
     def forget(self, visitor: str) -> None:
         self._kept.pop(visitor, None)

@@ -1,4 +1,4 @@
-"""The layout of the page, and what is wired to what."""
+"""The layout of the page, and what is wired to what; each tab but the first has a module of its own."""
 
 import os
 from html import escape
@@ -6,41 +6,66 @@ from pathlib import Path
 
 import gradio as gr
 
-from app import asking, handlers
+from app import (
+    api,
+    asking,
+    attention_tab,
+    choices,
+    compare_tab,
+    downloads,
+    handlers,
+    map_tab,
+    matter_tab,
+    runs_tab,
+    selftest,
+)
 from app.clips import LIMITS
 from app.components import Conversation, Examples, Inspector, Player, Status, Suggestions, page_head
 from app.copy import LABELS, about
 from app.gallery import cards
+from app.lanes import AT_ONCE, BACKGROUND, MODEL
 from app.page import AnswerPage, Page, said
 from app.session import Session, remove_folder
 from app.settings import Settings
+from app.shared import runtime
 from app.theme import theme
-from latentomni.config import Mode, SamplingSpec
 
 __all__ = ["build", "launch"]
 
 _FILE_TYPES = ["video", "audio", ".mkv", ".avi", ".gif", ".zip"]
 _CLEANING_S = (3600, 24 * 3600)  # how often, and from which age on, files of visitors are deleted
-_PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
-_AT_ONCE = {**_PRIVATE, "queue": False}
-_MODEL = {**_PRIVATE, "concurrency_id": "model", "concurrency_limit": 1}
+_SECRET = "latentomni"  # of what the browser keeps: nothing in it is secret, and it must outlive this server
+_TABS = {"matter": matter_tab, "map": map_tab, "attention": attention_tab, "compare": compare_tab, "runs": runs_tab}
 
 
 def build(settings: Settings) -> gr.Blocks:
     """The whole page, for the model of these settings."""
-    asking.runtime.use(settings.model)
+    runtime.use(settings.model)
     with gr.Blocks(title="LatentOmni", analytics_enabled=False, delete_cache=_CLEANING_S, fill_width=True) as demo:
-        parts = {"session": gr.State(Session(), delete_callback=remove_folder)}
+        parts = {
+            "session": gr.State(Session(), delete_callback=remove_folder),
+            "history": gr.BrowserState([], storage_key=runs_tab.STORAGE_KEY, secret=_SECRET),
+            "kept": gr.BrowserState({}, storage_key=choices.STORAGE_KEY, secret=_SECRET),
+        }
         gr.HTML(_header(settings.model), apply_default_css=False, elem_id="header")
-        examples = Examples(cards(), elem_id="examples") if cards() else None
+        parts["examples"] = Examples(cards(), elem_id="examples", visible=bool(cards()))
         with gr.Row(elem_id="columns"):
             with gr.Column(elem_id="left"):
                 _clip(parts)
                 controls = _question(parts)
-            with gr.Column(elem_id="right"):
-                _answer(parts)
-        _wire(parts, controls, examples)
+            with gr.Column(elem_id="right"), gr.Tabs(elem_id="tabs") as parts["tabs"]:
+                with gr.Tab(LABELS["tab_latents"], id="latents"):
+                    _answer(parts)
+                tabs = {}
+                for name, module in _TABS.items():
+                    with gr.Tab(LABELS[f"tab_{name}"], id=name, elem_id=f"tab-{name}") as tabs[name]:
+                        parts |= module.build_tab()
+        _wire(parts, controls)
+        for name, module in _TABS.items():
+            module.wire(parts, tabs[name], controls)
+        _wire_settings(demo, parts, controls)
         demo.unload(handlers.leave)
+        api.publish()
     return demo
 
 
@@ -49,6 +74,7 @@ def _header(model: str) -> str:
     can, cannot = about(name)
     return f"""<header><h1><svg viewBox="0 0 34 24" aria-hidden="true"><rect x="1" y="3" width="18" height="18" rx="4"/>
 <circle cx="23" cy="12" r="9"/></svg>LatentOmni</h1><p>{LABELS["tagline"]}</p>
+<button type="button" id="language" translate="no" lang="zh">中文</button>
 <p class="lo-about"><b>{escape(name)}</b> {escape(can)} {escape(cannot)}</p></header>"""
 
 
@@ -71,29 +97,22 @@ def _clip(parts: dict[str, gr.Component]) -> None:
 
 
 def _question(parts: dict[str, gr.Component]) -> list[gr.Component]:
-    """The question, its buttons and settings; returns what `answer` takes beside the session."""
+    """The question, its buttons and settings; returns the controls of `choices.Choices`."""
     parts["question"] = gr.Textbox(
         label=LABELS["question"], placeholder=LABELS["placeholder"], lines=1, max_lines=5, elem_id="question"
     )
     with gr.Row(elem_id="buttons"):
-        parts["ask"] = gr.Button("Ask", variant="primary", elem_id="ask", min_width=60, scale=2)
-        parts["stop"] = gr.Button("Stop", interactive=False, elem_id="stop", min_width=60)
-        parts["retry"] = gr.Button("Retry", interactive=False, elem_id="retry", min_width=60)
-        parts["clear"] = gr.Button("Clear", elem_id="clear", min_width=60)
+        parts["ask"] = gr.Button(LABELS["ask"], variant="primary", elem_id="ask", min_width=60, scale=2)
+        parts["stop"] = gr.Button(LABELS["stop"], interactive=False, elem_id="stop", min_width=60)
+        parts["retry"] = gr.Button(LABELS["retry"], interactive=False, elem_id="retry", min_width=60)
+        parts["clear"] = gr.Button(LABELS["clear"], elem_id="clear", min_width=60)
     parts["status"] = Status(said("idle"), elem_id="status")
     parts["suggestions"] = Suggestions(elem_id="suggestions")
-    plain = SamplingSpec()
-    mode = gr.Radio(
-        [("Latents", str(Mode.LATENT)), ("Words", str(Mode.TEXT_COT)), ("Direct", str(Mode.DIRECT))],
-        value=str(Mode.LATENT),
-        label=LABELS["mode"],
-        elem_id="mode",
-    )
-    with gr.Accordion(LABELS["settings"], open=False, elem_id="settings"):
-        temperature = gr.Slider(0, 2, plain.temperature, step=0.1, label=LABELS["temperature"])
-        seed = gr.Number(plain.seed, precision=0, minimum=0, maximum=2**31 - 1, label=LABELS["seed"])
-        max_tokens = gr.Slider(16, 1024, plain.max_new_tokens, step=16, label=LABELS["max_tokens"])
-    return [mode, temperature, seed, max_tokens]
+    controls = choices.controls(parts)
+    with gr.Row(elem_id="selftest-row"):
+        parts["selftest"] = gr.Button(LABELS["selftest"], size="sm", elem_id="selftest", min_width=90)
+        gr.HTML(f'<p class="lo-quiet">{LABELS["selftest_intro"]}</p>', apply_default_css=False, min_width=150)
+    return controls
 
 
 def _answer(parts: dict[str, gr.Component]) -> None:
@@ -102,35 +121,57 @@ def _answer(parts: dict[str, gr.Component]) -> None:
     with gr.Row(visible=False, elem_id="downloads") as parts["downloads"]:
         parts["trace"] = gr.DownloadButton(LABELS["trace"], size="sm", elem_id="download-trace")
         parts["report"] = gr.DownloadButton(LABELS["report"], size="sm", elem_id="download-report")
+        parts["cut"] = gr.Button(LABELS["reel"], size="sm", elem_id="make-reel")
+        parts["reel"] = gr.DownloadButton(LABELS["reel_file"], size="sm", visible=False, elem_id="download-reel")
 
 
-def _wire(parts: dict[str, gr.Component], controls: list[gr.Component], examples: Examples | None) -> None:
-    session, files = parts["session"], [parts["trace"], parts["report"]]
+def _wire(parts: dict[str, gr.Component], controls: list[gr.Component]) -> None:
+    session, history = parts["session"], parts["history"]
+    files = [parts[name] for name in ("trace", "report", "reel")]
     page, answer_page = ([parts[name] for name in kind._fields] for kind in (Page, AnswerPage))
-    asked = [
-        gr.on(
-            [parts["ask"].click, parts["question"].submit], asking.begin, [session, parts["question"]], page, **_AT_ONCE
-        ),
-        parts["retry"].click(asking.retry, session, page, **_AT_ONCE),
+    clicked = [parts["ask"].click, parts["question"].submit]
+    begun = [
+        gr.on(clicked, asking.begin, [session, parts["question"]], page, **AT_ONCE),
+        parts["retry"].click(asking.retry, session, page, **AT_ONCE),
     ]
-    for event in asked:
-        event.then(asking.answer, [session, *controls], answer_page, **_MODEL).then(
-            asking.export, session, files, **_PRIVATE
+    answered = [event.then(asking.answer, [session, *controls], answer_page, **MODEL) for event in begun]
+    drawn = parts["selftest"].click(selftest.draw, session, page, **BACKGROUND)
+    answered.append(drawn.then(selftest.take, session, answer_page, **MODEL))
+    for event in answered:
+        event.then(runs_tab.keep, [session, history], history, **BACKGROUND).then(
+            downloads.export, session, files, **BACKGROUND
         )
-    parts["stop"].click(asking.stop, None, page, **_AT_ONCE)
-    parts["clear"].click(handlers.clear, session, page, **_AT_ONCE)
-    parts["suggestions"].select(handlers.suggest, parts["suggestions"], page, **_AT_ONCE)
+    parts["stop"].click(asking.stop, None, page, **AT_ONCE)
+    parts["clear"].click(handlers.clear, session, page, **AT_ONCE)
+    parts["suggestions"].select(handlers.suggest, parts["suggestions"], page, **AT_ONCE)
     shown = [
         *(
-            parts[name].change(handlers.bring, [session, parts[name]], page, **_PRIVATE)
+            parts[name].change(handlers.bring, [session, parts[name]], page, **BACKGROUND)
             for name in ("file", "webcam", "microphone")
         ),
-        parts["conversation"].select(handlers.choose_turn, session, page, **_AT_ONCE),
+        parts["examples"].select(handlers.choose_example, session, page, **AT_ONCE),
+        parts["conversation"].select(handlers.choose_turn, session, page, **AT_ONCE),
     ]
-    if examples:
-        shown.append(examples.select(handlers.choose_example, session, page, **_AT_ONCE))
     for event in shown:
-        event.then(asking.export, session, files, **_PRIVATE)
+        event.then(downloads.export, session, files, **BACKGROUND)
+        event.then(choices.plan, [session, *controls], parts["plan"], **BACKGROUND)  # loads the model, which takes a while
+    parts["cut"].click(downloads.begin_reel, None, parts["status"], **AT_ONCE).then(
+        downloads.reel, session, [parts["status"], parts["reel"]], **BACKGROUND
+    )
+
+
+def _wire_settings(demo: gr.Blocks, parts: dict[str, gr.Component], controls: list[gr.Component]) -> None:
+    """Settings and runs come back from the browser; a link that names a run opens it."""
+    session = parts["session"]
+    page = [parts[name] for name in Page._fields]
+    demo.load(choices.restored, parts["kept"], controls, **AT_ONCE)
+    demo.load(runs_tab.open_link, session, page, **AT_ONCE).then(
+        downloads.export, session, [parts[name] for name in ("trace", "report", "reel")], **BACKGROUND
+    )
+    changed = gr.on([control.input for control in controls], choices.remembered, controls, parts["kept"], **AT_ONCE)
+    cleared = parts["reset"].click(choices.plain, None, [*controls, parts["kept"], parts["status"]], **AT_ONCE)
+    for event in (changed, cleared):
+        event.then(choices.plan, [session, *controls], parts["plan"], trigger_mode="always_last", **BACKGROUND)
 
 
 def launch(demo: gr.Blocks, settings: Settings, **more) -> None:
@@ -141,5 +182,5 @@ def launch(demo: gr.Blocks, settings: Settings, **more) -> None:
     demo.queue(max_size=64, default_concurrency_limit=8)
     demo.launch(
         server_name=settings.host, server_port=settings.port, max_file_size=LIMITS.max_bytes, theme=theme(), css=css, head=page_head(),
-        footer_links=["settings"], run_history=False, ssr_mode=False, share=False, **more,
+        footer_links=["settings"], run_history=False, ssr_mode=False, share=False, mcp_server=api.has_mcp(), **more,
     )  # fmt: skip

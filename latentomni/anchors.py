@@ -3,6 +3,8 @@
 Dimensions: K latents per block, V visual tokens, A audio tokens, D hidden.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
@@ -10,7 +12,7 @@ from latentomni.clock import Window
 from latentomni.config import LatentSpec
 from latentomni.sequence import ClipFeatures
 
-__all__ = ["pool_anchors"]
+__all__ = ["anchors_over", "pool_anchors"]
 
 
 def _overlap(starts: np.ndarray, ends: np.ndarray, instant: Window) -> np.ndarray:
@@ -47,6 +49,12 @@ def pool_anchors(clip: ClipFeatures, window: Window, spec: LatentSpec) -> tuple[
         weights = np.stack([_overlap(clip.audio_times_s, clip.audio_times_s + step_s, i) for i in instants])
         anchors[spec.n_visual :], exists[spec.n_visual :] = _weighted(clip.audio, weights), True
     return anchors, exists
+
+
+def anchors_over(own: torch.Tensor, clip: ClipFeatures, windows: Iterable[Window], spec: LatentSpec) -> torch.Tensor:
+    """(S, K, D) anchors of one window a block; `own` latents stay where there is nothing to pool, as in a clip without sound."""
+    pooled = [pool_anchors(clip, window, spec) for window in windows]
+    return torch.stack([torch.where(exists[:, None], a.to(own), z) for (a, exists), z in zip(pooled, own, strict=True)])
 
 
 def _weighted(features: torch.Tensor, weights: np.ndarray) -> torch.Tensor:

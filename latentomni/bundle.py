@@ -11,7 +11,7 @@ import re
 import wave
 import zipfile
 import zlib
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -204,16 +204,17 @@ class _Decoder:
         return value
 
     def _decode_dataclass(self, kind: type, value: Any, key: str) -> Any:
-        names = {f.name for f in fields(kind)}
         if not isinstance(value, dict):
             raise _wrong(key, value, "an object")
-        if set(value) != names:
+        names = {f.name for f in fields(kind)}
+        needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+        if not needed <= set(value) <= names:  # a field that came later has a default: what was written before it still opens
             raise TraceError(
-                f"{key or 'The trace'} lacks {sorted(names - set(value))}, has {sorted(set(value) - names)} too much; "
+                f"{key or 'The trace'} lacks {sorted(needed - set(value))}, has {sorted(set(value) - names)} too much; "
                 "export the trace again."
             )
         hints = get_type_hints(kind)
-        values = {name: self.decode(hints[name], value[name], f"{key}.{name}".lstrip(".")) for name in sorted(names)}
+        values = {name: self.decode(hints[name], value[name], f"{key}.{name}".lstrip(".")) for name in sorted(value)}
         try:
             return kind(**values)
         except (ValueError, TypeError, AttributeError) as error:

@@ -30,6 +30,7 @@ __all__ = ["NANO_DIR", "build", "build_tokenizer", "load", "save"]
 
 NANO_DIR = Path(__file__).parent / "nano"
 _RANDOM = "random:"
+_NO_WEIGHTS = "meta"
 _SIZES = f"'{_RANDOM}' and one of {', '.join(OMNI_SIZES)}"
 _MODEL_TYPES = ("qwen2_5_omni", "qwen2_5_omni_thinker")  # the full model, whose talker is left aside, and the thinker alone
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -52,14 +53,15 @@ def load(name: str = "nano", *, device: str | None = None, dtype: torch.dtype | 
          quantization: QuantizationSpec | str | None = None) -> Thinker:  # fmt: skip
     """Load a model by name: `nano`, a folder written by `save` or `save_adapter`, a published Qwen2.5-Omni (a folder or its hub
     id), or `random:` with one of OMNI_SIZES. fp32 on CPU, bf16 on a GPU, unless told otherwise. Quantisation: none unless
-    told otherwise, but an adapter's base is loaded as it was trained."""
+    told otherwise, but an adapter's base is loaded as it was trained. On the device "meta" a model has no weights, only sizes,
+    and nothing is fetched."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or (torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32)
     quantization = None if quantization is None else QuantizationSpec(quantization)
     try:
         if name.startswith(_RANDOM):
             return _load_random(name, device, dtype, quantization)
-        return _load_folder(_find(name), name, device, dtype, quantization)
+        return _load_folder(_find(name, may_fetch=device != _NO_WEIGHTS), name, device, dtype, quantization)
     except CheckpointError:
         raise
     except Exception as error:  # what is wrong with a file is told by three libraries, the tokenizer's raises nothing narrower
@@ -70,7 +72,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def _find(name: str) -> Path:
+def _find(name: str, *, may_fetch: bool) -> Path:
     if name == "nano":
         return NANO_DIR
     folder = Path(name)
@@ -79,6 +81,9 @@ def _find(name: str) -> Path:
     if folder.exists() or not _HUB_ID.fullmatch(name):
         raise CheckpointError(f"'{name}' is no LatentOmni checkpoint: expected 'nano', a folder that holds {SETTINGS_FILE}, "
                               f"a published Qwen2.5-Omni (folder or hub id), or {_SIZES}.")  # fmt: skip
+    if not may_fetch:
+        raise CheckpointError(f"'{name}' is no folder on this machine, and a plan fetches nothing; give 'nano', a checkpoint's "
+                              f"folder, or {_SIZES}.")  # fmt: skip
     return _fetch(name)
 
 
@@ -160,6 +165,9 @@ def _load_random(name: str, device: str, dtype: torch.dtype, quantization: Quant
 
 def _read_model(folder: Path | None, config: Qwen2_5OmniThinkerConfig, device: str, dtype: torch.dtype,
                 quantization: QuantizationSpec | None, **options: Any) -> Qwen2_5OmniThinkerForConditionalGeneration:  # fmt: skip
+    if device == _NO_WEIGHTS:
+        with torch.device(_NO_WEIGHTS):
+            return Qwen2_5OmniThinkerForConditionalGeneration(config).to(dtype).eval()
     if quantization not in (None, QuantizationSpec.NONE):
         options["quantization_config"] = _bitsandbytes(config, dtype, quantization)
     model, report = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(

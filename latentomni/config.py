@@ -1,5 +1,7 @@
 """Frozen settings. `LatentSpec` is saved in a checkpoint's config and is the only source of the block's shape."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from typing import Any
@@ -13,9 +15,16 @@ __all__ = [
     "Mode",
     "PositionVariant",
     "QuantizationSpec",
+    "ReadingSpec",
     "SamplingSpec",
     "VideoSpec",
 ]
+
+
+_CHANGEABLE = ("instants", "positions", "flow")
+_MAX_INSTANTS = 64
+_READ_PIXELS = (28 * 28, 768 * 28 * 28)
+_MIN_CUT_S = 0.1
 
 
 class _Name(str, Enum):  # enum.StrEnum needs Python 3.11; 3.10 is supported
@@ -110,10 +119,16 @@ class LatentSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LatentSpec":
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(values) - known)
-        require(not unknown, f"unknown latent settings {unknown}; known are {sorted(known)}")
+        _require_known(values, [f.name for f in fields(cls)], "latent")
         return cls(**values)
+
+    def changed(self, changes: dict[str, Any] | None) -> "LatentSpec":
+        """With other `instants`, `positions` or `flow`, which a model can be asked to try; None leaves one as it is."""
+        changes = {name: value for name, value in (changes or {}).items() if value is not None}
+        _require_known(changes, _CHANGEABLE, "latent")
+        instants = changes.get("instants", self.instants)
+        require(type(instants) is int and 1 <= instants <= _MAX_INSTANTS, f"a block has 1 to {_MAX_INSTANTS} instants, got {instants}")
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True)
@@ -145,6 +160,56 @@ class VideoSpec:
 
 
 @dataclass(frozen=True)
+class ReadingSpec:
+    """What of a file is read, and how finely; None is what the model was trained with.
+
+    fps: frames per second. max_pixels: of a frame as the model sees it. start_s, end_s: the cut, seconds of the file; the
+    times of the clip itself always run from 0. picture, sound: whether each is read; one of the two may be off.
+    """
+
+    fps: float | None = None
+    max_pixels: int | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
+    picture: bool = True
+    sound: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("fps", "start_s", "end_s"):  # 2 and 2.0 are one reading
+            if isinstance(getattr(self, name), int):
+                object.__setattr__(self, name, float(getattr(self, name)))
+        require(self.fps is None or 0.05 <= self.fps <= 30, f"fps must be between 0.05 and 30, got {self.fps}")
+        low, high = _READ_PIXELS
+        require(self.max_pixels is None or low <= self.max_pixels <= high, f"max_pixels must be {low} to {high}, got {self.max_pixels}")
+        require(0 <= self.start_s < math.inf, f"a cut starts at 0 s or later, got {self.start_s}")
+        ends_later = self.end_s is None or self.start_s + _MIN_CUT_S <= self.end_s < math.inf
+        require(ends_later, f"a cut ends at least {_MIN_CUT_S} s after its start, got {self.start_s} to {self.end_s} s")
+        require(self.picture or self.sound, "picture and sound are both switched off; switch one of them on")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ReadingSpec":
+        """Raises RequestError, for wrong types too: traces come from anywhere."""
+        _require_known(values, [f.name for f in fields(cls)], "reading")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise RequestError(f"a reading needs numbers and yes or no, got {values}") from error
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What differs from the plain reading."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
+
+    def video(self, trained: VideoSpec) -> VideoSpec:
+        """The model's own frames and pixels but for what is changed here."""
+        pixels = self.max_pixels or trained.max_pixels
+        return replace(trained, fps=self.fps or trained.fps, max_pixels=pixels, min_pixels=min(trained.min_pixels, pixels))
+
+
+@dataclass(frozen=True)
 class MediaLimits:
     """What a file may be before it is refused."""
 
@@ -173,3 +238,8 @@ class SamplingSpec:
         require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, got {self.top_p}")
         require(1 <= self.max_new_tokens <= 8192, f"max_new_tokens must be 1 to 8192, got {self.max_new_tokens}")
         require(0 <= self.max_blocks <= 64, f"max_blocks must be 0 to 64, got {self.max_blocks}")
+
+
+def _require_known(values: dict[str, Any], known: Sequence[str], what: str) -> None:
+    unknown = sorted(set(values) - set(known))
+    require(not unknown, f"unknown {what} settings {unknown}; known are {sorted(known)}")

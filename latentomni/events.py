@@ -39,6 +39,7 @@ class ClipRecord:
     """What is kept of a clip so that it can be shown without the file.
 
     thumbnails: F JPEG pictures; thumbnail_times_s: (F,) seconds. sound: (N,) int16 at 16 kHz, or None.
+    sha256: names what was read, file_sha256 the file (`media.Clip`).
     notices: sentences about what was missing or cut ("this clip has no sound").
     """
 
@@ -49,6 +50,10 @@ class ClipRecord:
     thumbnail_times_s: np.ndarray
     sound: np.ndarray | None
     notices: tuple[str, ...] = ()
+    file_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "file_sha256", self.file_sha256 or self.sha256)
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,8 @@ class Match:
 
 @dataclass(frozen=True, eq=False)
 class Started:
-    """The run begins; features are computed. `model` and `weights` ("nano", "random", "pretrained") say who answers."""
+    """The run begins; features are computed. `model` and `weights` ("nano", "random", "pretrained") say who answers, `spec`,
+    `sampling` and `reading` (of LatentSpec, SamplingSpec and ReadingSpec) with which settings."""
 
     question: str
     mode: str
@@ -79,6 +85,7 @@ class Started:
     audio: Moments
     prompt_tokens: int
     has_null: bool
+    reading: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,9 @@ class LatentStep:
 
     modality: "visual" or "audio". time_s: its place on the clip's clock (OSPE), seconds. cell: row and column of the
     block's grid, None for audio. matches: best first. p: against the donor null, uncorrected; None without a null.
-    scores: (T,) the best score at each distinct time of its modality (`EvidenceBank.by_time`), or None.
+    scores: (T,) the best score at each distinct time of its modality (`EvidenceBank.by_time`), or None. cell_scores:
+    (G,) of all moments that share the best one's time (`EvidenceBank.beside`), or None. null_level: a score above it
+    has p <= 0.05, or None.
     """
 
     block: int
@@ -120,6 +129,8 @@ class LatentStep:
     p: float | None = None
     elapsed_s: float = 0.0
     scores: np.ndarray | None = None
+    cell_scores: np.ndarray | None = None
+    null_level: float | None = None
 
 
 @dataclass(frozen=True)

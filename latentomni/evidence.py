@@ -46,6 +46,15 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.where(norms > 0, norms, 1.0)
 
 
+def _centred_units(vectors: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """`_unit(vectors - centre)`, some rows at a time: the moments of a long clip fill gigabytes."""
+    units = np.empty(vectors.shape, np.float32)
+    for first in range(0, len(vectors), _CHUNK_ROWS):
+        rows = slice(first, first + _CHUNK_ROWS)
+        units[rows] = _unit(vectors[rows] - centre)
+    return units
+
+
 class EvidenceBank:
     """The moments of one modality of one clip, ready to be searched. Any N >= 0 works.
 
@@ -58,7 +67,7 @@ class EvidenceBank:
         centred_on = features if background is None else np.asarray(background, dtype=np.float32)
         self.moments = moments
         self._centre = centred_on.mean(axis=0) if len(centred_on) else np.zeros(features.shape[1:], np.float32)
-        self._units = _unit(features - self._centre)
+        self._units = _centred_units(features, self._centre)
         self._scale = np.ones(len(features), np.float32)
         if background is not None and len(features):
             self._scale = _hub_scale(self._units, _unit(centred_on - self._centre))
@@ -78,13 +87,25 @@ class EvidenceBank:
 
     def matches(self, vector: np.ndarray, top: int = 5) -> tuple[Match, ...]:
         """The `top` moments (a time, for pictures also a cell) that a (D,) vector is most similar to, best first."""
-        scores = self.nearest(vector[None])[0]
-        best = np.argsort(-scores, kind="stable")[:top]
+        return self.ranked(self.nearest(vector[None])[0], top)
+
+    def ranked(self, scores: np.ndarray, top: int = 5) -> tuple[Match, ...]:
+        """The `top` of one vector's scores (N,), best first; of equal ones the earlier moment."""
+        distances = -scores
+        found = np.arange(len(scores))
+        if len(scores) > top:  # only what can be among the best is sorted
+            found = np.flatnonzero(~(distances > np.partition(distances, top - 1)[top - 1]))
+        best = found[np.argsort(distances[found], kind="stable")][:top]
         m = self.moments
         return tuple(
             Match(int(i), float(m.start_s[i]), float(m.end_s[i]), tuple(map(float, m.cells[i])), float(scores[i]), rank)
             for rank, i in enumerate(best, start=1)
         )
+
+    def beside(self, moment: int) -> np.ndarray:
+        """The moments of one time, for pictures all cells of a frame, in their own order: (G,) places."""
+        m = self.moments
+        return np.flatnonzero((m.start_s == m.start_s[moment]) & (m.end_s == m.end_s[moment]))
 
     def by_time(self, scores: np.ndarray) -> np.ndarray:
         """(K, N) scores to (K, T): the best row of every distinct time."""
@@ -113,6 +134,11 @@ class Null:
         """Share of donors, the latent itself counted in, that reach the score of the latent's best match."""
         at_least = len(self.statistics) - np.searchsorted(self.statistics, score, side="left")
         return float((1 + at_least) / (1 + len(self.statistics)))
+
+    def level(self, p: float = 0.05) -> float | None:
+        """The score that must be exceeded for a p of at most this; None where so few donors allow none."""
+        may_reach = int(p * (1 + len(self.statistics)) + 1e-9) - 1
+        return float(self.statistics[-1 - may_reach]) if 0 <= may_reach < len(self.statistics) else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,9 @@ from latentomni.modeling import Thinker
 from latentomni.positions import LatentPlace
 from latentomni.sequence import Sequence
 
-__all__ = ["Prefix", "generate", "read_prefix", "score"]
+__all__ = ["Prefix", "Progress", "generate", "read_prefix", "score"]
+
+_SEED_STEP = 0x9E3779B97F4A7C15
 
 
 @dataclass
@@ -92,6 +94,15 @@ class Prefix:
         return cache, self.columns.fork()
 
 
+@dataclass(frozen=True)
+class Progress:
+    """What an answer that is gone on with has come to: its text, the tokens it has cost and the blocks it has opened."""
+
+    text: str = ""
+    tokens: int = 0
+    blocks: int = 0
+
+
 @torch.no_grad()
 def read_prefix(thinker: Thinker, sequences: list[Sequence], counts: list[int]) -> Prefix:
     """Feed the first `counts` tokens of each sequence, for rows that begin like these and then differ."""
@@ -118,24 +129,30 @@ def score(thinker: Thinker, sequences: list[Sequence], texts: list[list[int]], p
 
 
 def generate(thinker: Thinker, sequences: list[Sequence], modes: list[Mode], sampling: SamplingSpec,
-             cancelled: Callable[[], bool] = lambda: False, prefix: Prefix | None = None) -> Iterator[tuple[int, Event]]:  # fmt: skip
+             cancelled: Callable[[], bool] = lambda: False, prefix: Prefix | None = None,
+             progress: list[Progress] | None = None) -> Iterator[tuple[int, Event]]:  # fmt: skip
     """Answer the open assistant turn of every sequence, which grow in place. Yields (row, event), ending in Finished.
 
     A sequence may end inside a latent block that is open (behind its trigger or in its window): it goes on from there.
     Stops between any two steps when `cancelled()` turns true or the generator is closed; a block begun is then taken back.
-    `prefix`: what the sequences begin with, where that has been read already.
+    `prefix`: what the sequences begin with, where that has been read already. `progress`: of answers that are gone on with, so
+    that limits, text and numbers of blocks run on. Every block begins a random stream of its own, so an answer that goes on
+    behind a block draws what it would have drawn without a break.
     """
-    return _Decoder(thinker, sequences, modes, sampling, cancelled, prefix).run()
+    return _Decoder(thinker, sequences, modes, sampling, cancelled, prefix, progress).run()
 
 
 class _Decoder:
     def __init__(self, thinker: Thinker, sequences: list[Sequence], modes: list[Mode], sampling: SamplingSpec,
-                 cancelled: Callable[[], bool] = lambda: False, prefix: Prefix | None = None) -> None:  # fmt: skip
+                 cancelled: Callable[[], bool] = lambda: False, prefix: Prefix | None = None,
+                 progress: list[Progress] | None = None) -> None:  # fmt: skip
         self.thinker, self.sampling, self.cancelled = thinker, sampling, cancelled
         self.ids, self.spec = thinker.ids, thinker.spec
         self.grammar = thinker.grammar
-        seeds = [torch.Generator().manual_seed(sampling.seed) for _ in sequences]
-        self.rows = [_Row(s, m, g, ready=len(s), blocks=0) for s, m, g in zip(sequences, modes, seeds, strict=True)]
+        self.rows = [
+            _Row(s, m, self._stream(p.blocks), ready=len(s), text=p.text, gap=bool(p.text), tokens=p.tokens, blocks=p.blocks)
+            for s, m, p in zip(sequences, modes, progress or [Progress()] * len(sequences), strict=True)
+        ]
         self.cache, self.columns = DynamicCache(config=thinker.model.config.text_config), _Columns()
         if prefix is not None:
             self.cache, self.columns = prefix.fork()
@@ -161,6 +178,10 @@ class _Decoder:
                     yield from self._advance(b, hidden[b : b + 1])
         finally:  # the generator was closed, or a step failed
             self._drop_open_blocks()
+
+    def _stream(self, blocks: int) -> torch.Generator:
+        """The random numbers behind block number `blocks` (counted from 1; before the first one: 0)."""
+        return torch.Generator().manual_seed((self.sampling.seed + blocks * _SEED_STEP) % 2**63)
 
     def _enter_open_block(self, b: int) -> Iterator[tuple[int, Event]]:
         row, s = self.rows[b], self.rows[b].sequence
@@ -260,6 +281,7 @@ class _Decoder:
         row = self.rows[b]
         window, source = self.grammar.resolve(row.window_text, row.sequence.clip.duration_s)
         row.places, row.window_text, row.latents_done = row.sequence.add_latents(window), None, 0
+        row.random = self._stream(row.blocks)
         row.sequence.close_block()
         yield b, LatentOpened(row.blocks - 1, window, source, self._mark(row))
 

@@ -7,12 +7,12 @@ and every position id stay as they were, the row ends right behind the last bloc
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from latentomni.arms import Arm
 from latentomni.attention_flow import FLOW_CODES, Kind
 from latentomni.clock import SAMPLE_RATE_HZ, WINDOW_STEP_S, Window
 from latentomni.config import AttentionFlow
@@ -21,59 +21,46 @@ from latentomni.sequence import ClipFeatures, Sequence
 if TYPE_CHECKING:
     from latentomni.media import Clip
 
-__all__ = ["Arm", "Material", "black_out", "intervene", "other_window", "reopen"]
-
-
-class Arm(str, Enum):
-    """What becomes of an answer's latents."""
-
-    __str__ = str.__str__
-
-    INTACT = "intact"
-    ZERO = "zero"
-    MEAN = "mean"
-    NOISE = "noise"
-    OTHER_CLIP = "other_clip"
-    OTHER_TIME = "other_time"
-    SHUFFLED = "shuffled"
-    REMOVED_MARKERS_KEPT = "removed_markers_kept"
-    MARKERS_REMOVED = "markers_removed"
-    PAUSE_TOKENS = "pause_tokens"
-    VISUAL_ONLY = "visual_only"
-    AUDIO_ONLY = "audio_only"
-    ORACLE = "oracle"
+__all__ = ["Arm", "Material", "black_out", "intervene", "other_window", "reopen", "shift_sound"]
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
     """What arms put in the place of an answer's latents.
 
-    bank: (N, K, D) latents that the checkpoint made over the dataset. pad: (D,) embedding of `<Unified_Latent_pad>`.
+    bank: (N, K, D) latents that the checkpoint made over a dataset. pad: (D,) embedding of `<Unified_Latent_pad>`.
     donor: (S, K, D) latents of an answer about another clip. other_time, oracle: (S, K, D) anchors of other windows of
     this clip, and of the true ones. None where there are none; the arm is then undefined.
     """
 
-    bank: torch.Tensor
+    bank: torch.Tensor | None
     pad: torch.Tensor
     donor: torch.Tensor | None = None
     other_time: torch.Tensor | None = None
     oracle: torch.Tensor | None = None
 
 
-def intervene(row: Sequence, arm: Arm, material: Material, random: torch.Generator) -> Sequence | None:
+def intervene(row: Sequence, arm: Arm, material: Material, random: torch.Generator, where: torch.Tensor | None = None) -> Sequence | None:
     """The row up to the close of its last block, with the latents of its last turn changed; None where the arm is undefined.
 
-    Noise is Gaussian with its slot's mean and covariance over the bank, scaled to the norm of the latent it replaces.
+    where: (S, K) bool, which latents; all where it is None. Blocks are removed whole or not at all. Noise is Gaussian with its
+    slot's mean and covariance over the bank, scaled to the norm of the latent it replaces.
     """
-    if arm in (Arm.REMOVED_MARKERS_KEPT, Arm.MARKERS_REMOVED):
-        return _without_latents(row, keep_markers=arm is Arm.REMOVED_MARKERS_KEPT)
-    first, n_visual = _turn_blocks(row)[0], row.spec.n_visual
+    numbers, n_visual = _turn_blocks(row), row.spec.n_visual
+    if arm.removes:
+        assert where is None or torch.equal(where.all(1), where.any(1)), "a block is removed whole or not at all"
+        gone = [n for i, n in enumerate(numbers) if where is None or where[i, 0]]
+        return _without_latents(row, gone, keep_markers=arm is Arm.REMOVED_MARKERS_KEPT)
+    first = numbers[0]
     own = torch.stack(row.latents).view(-1, row.spec.n_latents, row.latents[0].shape[-1])[first:]
     changed = _changed(own, arm, material, n_visual, random)
     if changed is None:
         return None
+    changed = changed.to(own)
+    if where is not None:
+        changed = torch.where(where[:, :, None].to(own.device), changed, own)
     kept = row.latents[: first * row.spec.n_latents]
-    return replace(_up_to(row, _end(row)), latents=[*kept, *changed.to(own).flatten(0, 1)])
+    return replace(row.up_to(_end(row)), latents=[*kept, *changed.flatten(0, 1)])
 
 
 def _changed(own: torch.Tensor, arm: Arm, material: Material, n_visual: int, random: torch.Generator) -> torch.Tensor | None:
@@ -85,6 +72,8 @@ def _changed(own: torch.Tensor, arm: Arm, material: Material, n_visual: int, ran
         return torch.zeros_like(own)
     if arm is Arm.PAUSE_TOKENS:
         return material.pad.expand_as(own)
+    if material.bank is None and arm in (Arm.NOISE, Arm.MEAN, Arm.VISUAL_ONLY, Arm.AUDIO_ONLY):
+        return None
     if arm is Arm.NOISE:
         return _noise(own, material.bank, random)
     if arm is Arm.SHUFFLED:
@@ -124,10 +113,6 @@ def _end(row: Sequence) -> int:
     return len(row) - row.kinds[::-1].index(Kind.LATENT) + 1
 
 
-def _up_to(row: Sequence, end: int) -> Sequence:
-    return _select(row, range(end), row.positions[0][end - 1] + 1)
-
-
 def _select(row: Sequence, kept: Iterable[int], next_id: int) -> Sequence:
     """A new row of the tokens `kept`, each with all it had; later text stands from `next_id` on."""
     kept = list(kept)
@@ -138,42 +123,73 @@ def _select(row: Sequence, kept: Iterable[int], next_id: int) -> Sequence:
                    builder=replace(row.builder, next_id=next_id))  # fmt: skip
 
 
-def _without_latents(row: Sequence, *, keep_markers: bool) -> Sequence:
-    """The last turn's blocks without their latents or, markers and all, gone. Later text keeps its position ids, and what
-    it may see: under the paper flow it stays blind to the media even where no trigger is left to make it so."""
-    numbers, end = _turn_blocks(row), _end(row)
-    first = row.blocks.index(numbers[0])
+def _without_latents(row: Sequence, numbers: list[int], *, keep_markers: bool) -> Sequence:
+    """The last turn's blocks `numbers` without their latents or, markers and all, gone. Later text keeps its position ids, and
+    what it may see: under the paper flow it stays blind to the media even where no trigger is left to make it so."""
+    end, k = _end(row), row.spec.n_latents
     last = {n: i for i, n in enumerate(row.blocks) if n >= 0}
     closes = {last[n] + 1 for n in numbers}
-    gone = {i for i in range(first, end) if row.kinds[i] == Kind.LATENT or (not keep_markers and (i in closes or row.blocks[i] >= 0))}
-    cut = _up_to(row, end)
-    # Markers without latents are no block any more: their numbers, which keep them to themselves, count down from -2.
-    cut.blocks = [-2 - n if n in numbers else n for n in cut.blocks]
+    inside = {i for i in range(end) if row.blocks[i] in numbers}
+    gone = {i for i in inside if row.kinds[i] == Kind.LATENT} if keep_markers else inside | closes
+    cut = row.up_to(end)
     if not keep_markers and cut.flow is AttentionFlow.PAPER:
-        cut.flow = AttentionFlow.STRICT
-        cut.flows = [FLOW_CODES[cut.flow] if i >= first else code for i, code in enumerate(cut.flows)]
-    del cut.windows[numbers[0] :], cut.latents[numbers[0] * row.spec.n_latents :]
+        _stay_blind(cut, numbers)
+    # Markers without latents are no block any more: their numbers, which keep them to themselves, count down from -2. The
+    # blocks behind them move up.
+    stay = [n for n in range(len(cut.windows)) if n not in numbers]
+    renumbered = {n: -2 - n for n in numbers} | {n: i for i, n in enumerate(stay)}
+    cut.sources = [
+        source + k * (renumbered[n] - n) if kind == Kind.LATENT and n in stay else source
+        for source, kind, n in zip(cut.sources, cut.kinds, cut.blocks, strict=True)
+    ]
+    cut.blocks = [renumbered.get(n, n) for n in cut.blocks]
+    cut.windows = [cut.windows[n] for n in stay]
+    cut.latents = [vector for n in stay for vector in cut.latents[n * k : (n + 1) * k]]
     return _select(cut, (i for i in range(end) if i not in gone), cut.builder.next_id)
+
+
+def _stay_blind(row: Sequence, numbers: list[int]) -> None:
+    """Text behind the first trigger of `numbers`, which goes, is made blind by the strict flow until another trigger does so."""
+    triggers = [i for i, kind in enumerate(row.kinds) if kind == Kind.TRIGGER and row.turns[i] == row.turn]
+    first, stay = row.blocks.index(numbers[0]), [i for i in triggers if row.blocks[i] not in numbers]
+    if not any(i < first for i in stay):
+        until = stay[0] if stay else len(row)
+        row.flows = [FLOW_CODES[AttentionFlow.STRICT] if first <= i < until else code for i, code in enumerate(row.flows)]
+        row.flow = row.flow if stay else AttentionFlow.STRICT
 
 
 def reopen(row: Sequence, block: int, clip: ClipFeatures) -> Sequence:
     """The row up to the written window of block number `block`, over other features of a clip of the same length:
     `generate` computes the latents anew, after the same words and inside the same window."""
     end = next(i for i, (kind, n) in enumerate(zip(row.kinds, row.blocks, strict=True)) if kind == Kind.LATENT and n == block)
-    cut = _up_to(row, end)
-    del cut.windows[block:], cut.latents[block * row.spec.n_latents :]
-    return replace(cut, clip=clip)
+    return replace(row.up_to(end), clip=clip)
 
 
-def black_out(clip: "Clip", window: Window) -> "Clip":
-    """The clip with black frames and no sound inside a window."""
-    frames = clip.frames.copy()
-    frames[[window.contains(i / clip.sample_fps) for i in range(len(frames))]] = 0
-    waveform = None if clip.waveform is None else clip.waveform.copy()
+def black_out(clip: "Clip", window: Window, *, picture: bool = True) -> "Clip":
+    """The clip with black frames and no sound inside a window; without `picture`, with no sound there."""
+    frames, waveform = clip.frames.copy(), None if clip.waveform is None else clip.waveform.copy()
+    if picture:
+        frames[[window.contains(i / clip.sample_fps) for i in range(len(frames))]] = 0
     if waveform is not None:
-        first, last = (round(t * SAMPLE_RATE_HZ) for t in (window.start_s, window.end_s))
-        waveform[first:last] = 0
+        waveform[_samples(window)] = 0
     return replace(clip, frames=frames, waveform=waveform)
+
+
+def shift_sound(clip: "Clip", shift_s: float, window: Window | None = None) -> "Clip":
+    """The clip with the sound of a window, or all of it, heard `shift_s` seconds later. Silence stays behind; where the sound
+    arrives it is added to what is there, and beyond the clip's ends it is lost."""
+    assert clip.waveform is not None, "a clip without sound has none to move"
+    span = slice(0, len(clip.waveform)) if window is None else _samples(window)
+    waveform, offset = clip.waveform.copy(), round(shift_s * SAMPLE_RATE_HZ)
+    waveform[span] = 0
+    moved = np.arange(len(waveform))[span]
+    moved = moved[(moved + offset >= 0) & (moved + offset < len(waveform))]
+    waveform[moved + offset] += clip.waveform[moved]
+    return replace(clip, waveform=waveform)
+
+
+def _samples(window: Window) -> slice:
+    return slice(*(round(t * SAMPLE_RATE_HZ) for t in (window.start_s, window.end_s)))
 
 
 def other_window(window: Window, duration_s: float, avoid: Iterable[Window], rng: np.random.Generator) -> Window | None:

@@ -5,29 +5,27 @@ priming and non-zero start times are accounted for. Dimensions: F frames, H rows
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
-from latentomni.clock import SAMPLE_RATE_HZ
-from latentomni.config import MediaLimits
+from latentomni.config import MediaLimits, ReadingSpec
 from latentomni.errors import MediaError, RequestError
+from latentomni.tracks import Picture, Sound, Timeline
 
 __all__ = ["Clip", "MediaInfo", "probe", "read_clip"]
 
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,wav,mp3,flac,ogg"  # a playlist could open other files
 _READABLE = "mp4, mov, webm, mkv, avi, gif, wav, mp3, flac, ogg and m4a can be read"
 _Container, _Stream = av.container.InputContainer, av.stream.Stream
-_LIMITS = MediaLimits()
+_LIMITS, _PLAIN = MediaLimits(), ReadingSpec()
 _SILENCE = 1e-4  # peak of full scale (-80 dB); the dither of 16-bit sound stays below
-_JUMP_S = 0.05  # timestamps of unbroken sound jitter by less than this
-_MAX_TIE_S = 5e-4  # a container that counts milliseconds rounds a frame's time by up to this much
 _MISSING_S = 1.0  # a file that ends this much before its header says has lost its end
 
 
@@ -38,7 +36,8 @@ class Clip:
     frames: (F, H, W, 3) uint8 RGB, upright, square pixels; F is 0 for sound only.
     frame_times_s: (F,) float64 seconds from clip start at which each frame was first presented; never decreasing.
     waveform: (N,) float32 in [-1, 1], mono at 16 kHz, from clip start to clip end; None without a sound track.
-    sha256: hash of the file's bytes. notices: sentences about what is missing, was cut or lowered.
+    reading: how it was read; all times count from its cut. file_sha256: hash of the file's bytes. sha256: the same for the
+    plain reading, else another: it names what the model is given. notices: sentences about what is missing, was cut or lowered.
     """
 
     frames: np.ndarray
@@ -49,8 +48,11 @@ class Clip:
     sha256: str
     name: str
     notices: tuple[str, ...] = ()
+    reading: ReadingSpec = _PLAIN
+    file_sha256: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "file_sha256", self.file_sha256 or self.sha256)
         if self.frames.dtype != np.uint8 or self.frames.ndim != 4 or self.frames.shape[3] != 3:
             raise ValueError(f"frames must be (F, H, W, 3) uint8, got {self.frames.shape} {self.frames.dtype}")
         if self.frame_times_s.dtype != np.float64 or self.frame_times_s.shape != self.frames.shape[:1]:
@@ -63,7 +65,8 @@ class Clip:
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a file's header says. A codec is None where the stream is missing; the size is in stored pixels."""
+    """What a file's header says. A codec is None where the stream is missing; the size is in stored pixels, each
+    `pixel_aspect` times as wide as high. picture_end_s: when the last frame ends."""
 
     name: str
     size_bytes: int
@@ -73,6 +76,8 @@ class MediaInfo:
     height_px: int
     frame_rate_hz: float
     audio_codec: str | None
+    picture_end_s: float = 0.0
+    pixel_aspect: float = 1.0
 
 
 def probe(path: str | Path, limits: MediaLimits = _LIMITS) -> MediaInfo:
@@ -83,8 +88,11 @@ def probe(path: str | Path, limits: MediaLimits = _LIMITS) -> MediaInfo:
     file = _checked(Path(path), limits)
     with _opened(file, limits) as container:
         streams = _streams(container, file.name)
-        duration_s = _header_duration_s(container) or _timeline(container, streams, file.name).duration_s
-        return _described(streams, file, duration_s, limits)
+        duration_s, picture_end_s = _header_duration_s(container), _header_picture_end_s(container, streams)
+        if not duration_s or picture_end_s is None:
+            timeline = _timeline(container, streams, file.name)
+            duration_s, picture_end_s = duration_s or timeline.duration_s, timeline.picture_end_s
+        return replace(_described(streams, file, duration_s, limits), picture_end_s=picture_end_s)
 
 
 def read_clip(
@@ -94,24 +102,30 @@ def read_clip(
     max_pixels: int = 448 * 448,
     limits: MediaLimits = _LIMITS,
     cancelled: Callable[[], bool] | None = None,
+    reading: ReadingSpec = _PLAIN,
 ) -> Clip:
-    """Decode a file: the frames shown at 0, 1/fps, 2/fps ... seconds, and the whole sound.
+    """Decode a file: the frames shown at 0, 1/fps, 2/fps ... seconds, and the whole sound; or what `reading` asks for.
 
-    max_pixels: frames are scaled down to at most this many (even sides, aspect kept). `cancelled` is asked between
-    packets. Raises MediaError, one sentence that says why, for a file that cannot be used or a read that was stopped.
+    max_pixels: frames are scaled down to at most this many (even sides, aspect kept), or to the reading's if these are more.
+    `cancelled` is asked between packets. Raises MediaError, one sentence that says why, for a file that cannot be used or a read
+    that was stopped, RequestError for a reading that leaves nothing of it.
     """
     if not 0 < fps < math.inf or max_pixels < 4:
         raise RequestError(f"fps must be positive and max_pixels at least 4, got {fps} and {max_pixels}")
+    fps, max_pixels = reading.fps or fps, max(max_pixels, reading.max_pixels or 0)
     file = _checked(Path(path), limits)
     with _opened(file, limits) as container:
         streams = _streams(container, file.name)
         timeline = _timeline(container, streams, file.name)
         info = _described(streams, file, max(_header_duration_s(container), timeline.duration_s), limits)
-    picture, sound = _Picture(timeline, fps, max_pixels, limits.max_frames), _Sound()
+        wanted = _wanted(streams, reading, file.name)
+    cut_s = (reading.start_s, math.inf if reading.end_s is None else reading.end_s)
+    picture, sound = Picture(timeline, fps, max_pixels, limits.max_frames, cut_s), Sound()
     is_damaged = False
     try:
         with _opened(file, limits) as container:
-            for stream, frame in _decoded(container, _streams(container, file.name), picture.needed_ticks, limits):
+            streams, unfinished = [s for s in _streams(container, file.name) if s.type in wanted], set(wanted)
+            for stream, frame in _decoded(container, streams, picture.needed_ticks, limits):
                 if cancelled is not None and cancelled():
                     raise MediaError(f"Reading {file.name} was stopped.")
                 if frame is None:
@@ -121,37 +135,75 @@ def read_clip(
                 ticks = frame.dts if frame.pts is None else frame.pts
                 time_s = part.end_s if ticks is None else float(ticks * stream.time_base) - timeline.start_s
                 part.add(frame, time_s, stream)
+                if time_s >= cut_s[1]:
+                    unfinished.discard(stream.type)
+                    if not unfinished:
+                        break
         picture.finish()
         sound.finish()
     except (av.FFmpegError, ValueError):
         raise MediaError(f"{file.name} is in a format that cannot be converted; save it as mp4 first.") from None
-    return _assembled(file, info, fps, picture, sound, is_damaged)
+    return _assembled(file, info, fps, picture, sound, is_damaged, reading)
 
 
-def _assembled(file: Path, info: MediaInfo, fps: float, picture: "_Picture", sound: "_Sound", is_damaged: bool) -> Clip:
-    """Put the parts on one clock and say what is missing."""
-    duration_s = max(picture.end_s, sound.end_s)
-    if duration_s <= 0:
+def _wanted(streams: list[_Stream], reading: ReadingSpec, name: str) -> set[str]:
+    """The types of stream that are there and switched on."""
+    wanted = {s.type for s in streams if (reading.picture if s.type == "video" else reading.sound)}
+    if not wanted:
+        off, other = ("sound", "picture") if reading.picture else ("picture", "sound")
+        raise RequestError(f"{name} has no {other}, and its {off} is switched off; switch it on.")
+    return wanted
+
+
+def _assembled(
+    file: Path, info: MediaInfo, fps: float, picture: Picture, sound: Sound, is_damaged: bool, reading: ReadingSpec
+) -> Clip:
+    """Put the parts on one clock."""
+    end_s, start_s = max(picture.end_s, sound.end_s), reading.start_s
+    if end_s <= 0:
         raise MediaError(f"Nothing in {file.name} could be decoded; the file is damaged, so export or record it again.")
-    waveform = sound.waveform(duration_s) if sound.runs else None
-    notices = []
-    if not picture.times_s:
-        notices.append("This clip has no picture.")
-    elif picture.fps < fps:
-        notices.append(f"To stay within the limit, {picture.fps:.3g} instead of {fps:.3g} frames per second are read.")
-    if waveform is None:
-        notices.append("This clip has no sound track.")
-    elif np.abs(waveform).max(initial=0.0) < _SILENCE:
-        notices.append("The sound track is silent.")
-    for wanted, got, what in ((info.video_codec, picture.times_s, "picture"), (info.audio_codec, sound.runs, "sound")):
-        if wanted and not got:
-            notices.append(f"The {what} of this file could not be decoded.")
-    if duration_s < info.duration_s - _MISSING_S:
-        notices.append(f"The file breaks off: {duration_s:.1f} of {info.duration_s:.1f} seconds could be read.")
+    if end_s <= start_s:
+        raise RequestError(f"{file.name} lasts {end_s:.1f} s, so nothing of it is left from {start_s:g} s on; start the cut earlier.")
+    end_s = min(end_s, math.inf if reading.end_s is None else reading.end_s)
+    waveform = sound.waveform(start_s, end_s - start_s) if sound.runs else None
+    notices = [f"Read from {start_s:.1f} to {end_s:.1f} s of the file."] if "start_s" in reading.changes or "end_s" in reading.changes else []
+    notices += _shortcomings(info, fps, picture, waveform, reading)
+    if reading.picture and reading.sound and end_s < min(info.duration_s, reading.end_s or math.inf) - _MISSING_S:
+        notices.append(f"The file breaks off: {end_s:.1f} of {info.duration_s:.1f} seconds could be read.")
     elif is_damaged:
         notices.append("Parts of the file are damaged and were left out.")
     frames, times_s = picture.rows[: len(picture.times_s)], np.array(picture.times_s, dtype=np.float64)
-    return Clip(frames, times_s, waveform, duration_s, picture.fps, _sha256(file), file.name, tuple(notices))
+    of_file = _sha256(file)
+    return Clip(frames, times_s, waveform, end_s - start_s, picture.fps, _named(of_file, reading), file.name, tuple(notices), reading, of_file)
+
+
+def _shortcomings(info: MediaInfo, fps: float, picture: Picture, waveform: np.ndarray | None, reading: ReadingSpec) -> list[str]:
+    """What of picture and sound is off, missing or less than was asked for."""
+    notices = []
+    if not reading.picture:
+        notices.append("The picture is switched off.")
+    elif not picture.times_s:
+        notices.append("This clip has no picture.")
+    elif picture.fps < fps:
+        notices.append(f"To stay within the limit, {picture.fps:.3g} instead of {fps:.3g} frames per second are read.")
+    if not reading.sound:
+        notices.append("The sound is switched off.")
+    elif waveform is None:
+        notices.append("This clip has no sound track.")
+    elif np.abs(waveform).max(initial=0.0) < _SILENCE:
+        notices.append("The sound track is silent.")
+    if reading.picture and info.video_codec and not picture.end_s:
+        notices.append("The picture of this file could not be decoded.")
+    if reading.sound and info.audio_codec and waveform is None:
+        notices.append("The sound of this file could not be decoded.")
+    return notices
+
+
+def _named(file_sha256: str, reading: ReadingSpec) -> str:
+    """Another hash for every reading but the plain one, so that nothing made from one is taken for another's."""
+    if not reading.changes:
+        return file_sha256
+    return hashlib.sha256(f"{file_sha256} {json.dumps(reading.changes, sort_keys=True)}".encode()).hexdigest()
 
 
 def _checked(file: Path, limits: MediaLimits) -> Path:
@@ -195,6 +247,17 @@ def _header_duration_s(container: _Container) -> float:
     return 0.0 if is_vague else max(container.duration or 0, 0) / av.time_base
 
 
+def _header_picture_end_s(container: _Container, streams: list[_Stream]) -> float | None:
+    """0 without a picture; None where the header does not say."""
+    video = next((s for s in streams if s.type == "video"), None)
+    if video is None:
+        return 0.0
+    if not video.duration:
+        return None
+    starts_s = [float(s.start_time * s.time_base) for s in streams if s.start_time is not None]
+    return float(((video.start_time or 0) + video.duration) * video.time_base) - min(starts_s, default=0.0)
+
+
 def _described(streams: list[_Stream], file: Path, duration_s: float, limits: MediaLimits) -> MediaInfo:
     """The header as MediaInfo; refuses what lies outside the limits."""
     if duration_s > limits.max_duration_s:
@@ -206,7 +269,8 @@ def _described(streams: list[_Stream], file: Path, duration_s: float, limits: Me
     if width_px * height_px > limits.max_frame_pixels:
         raise MediaError(f"{file.name} has frames of {width_px}x{height_px} pixels, too many to read; scale it down.")
     rate_hz, size_bytes = float(video.average_rate or 0) if video else 0.0, file.stat().st_size
-    return MediaInfo(file.name, size_bytes, duration_s, video_codec, width_px, height_px, rate_hz, audio_codec)
+    aspect = float(video.sample_aspect_ratio or 1) if video else 1.0
+    return MediaInfo(file.name, size_bytes, duration_s, video_codec, width_px, height_px, rate_hz, audio_codec, pixel_aspect=aspect)
 
 
 def _sha256(file: Path) -> str:
@@ -217,21 +281,7 @@ def _sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class _Timeline:
-    """When packets are presented, known without decoding them.
-
-    start_s: the file's timestamp of time 0. picture_ticks: sorted, in units of tick_s; None where a packet has none.
-    """
-
-    start_s: float
-    duration_s: float
-    picture_ticks: np.ndarray | None
-    picture_end_s: float
-    tick_s: float
-
-
-def _timeline(container: _Container, streams: list[_Stream], name: str) -> _Timeline:
+def _timeline(container: _Container, streams: list[_Stream], name: str) -> Timeline:
     ticks: list[int | None] = []
     ends_s = {stream.type: 0.0 for stream in streams}
     with suppress(av.FFmpegError):  # a file that breaks off: what lies before is good
@@ -251,7 +301,7 @@ def _timeline(container: _Container, streams: list[_Stream], name: str) -> _Time
     if known is not None and len(known):  # some containers count the start in order of decoding
         starts_s["video"] = known[0] * tick_s
     start_s = min(starts_s.values(), default=0.0)
-    return _Timeline(start_s, max(ends_s.values()) - start_s, known, ends_s.get("video", start_s) - start_s, tick_s)
+    return Timeline(start_s, max(ends_s.values()) - start_s, known, ends_s.get("video", start_s) - start_s, tick_s)
 
 
 def _decoded(
@@ -283,110 +333,3 @@ def _decoded(
     for stream in streams:
         with suppress(av.FFmpegError):  # flushed already, unless the demuxer broke off
             yield from ((stream, frame) for frame in stream.decode(None))
-
-
-class _Picture:
-    """Keeps what is shown at 0, 1/fps, 2/fps ... while frames arrive in order of presentation.
-
-    The first frame also stands for the moments before it, as it does in a player.
-    """
-
-    def __init__(self, timeline: _Timeline, fps: float, max_pixels: int, max_frames: int) -> None:
-        span_s = timeline.picture_end_s
-        self._tie_s = min(timeline.tick_s / 2, _MAX_TIE_S)
-        self.fps = fps if math.ceil((span_s - self._tie_s) * fps) <= max_frames else max_frames / span_s
-        self._count = min(max(math.ceil((span_s - self._tie_s) * self.fps), 1), max_frames)
-        self._max_pixels, self._reformatter = max_pixels, VideoReformatter()
-        self.rows = np.empty((0, 0, 0, 3), dtype=np.uint8)
-        self._held: av.VideoFrame | None = None
-        self.times_s: list[float] = []
-        self.end_s = 0.0
-        self.needed_ticks = None
-        if timeline.picture_ticks is not None and len(timeline.picture_ticks):
-            shown_s = timeline.picture_ticks * timeline.tick_s - timeline.start_s
-            shown = np.searchsorted(shown_s, np.arange(self._count) / self.fps + self._tie_s, side="right") - 1
-            self.needed_ticks = set(timeline.picture_ticks[[*shown.clip(0), -1]].tolist())
-
-    def add(self, frame: av.VideoFrame, time_s: float, stream: _Stream) -> None:
-        """Take the next frame; the one before it is then known to be shown until `time_s`."""
-        if self._held is None:
-            self._size_px = _scaled_size(frame, float(stream.sample_aspect_ratio or 1), self._max_pixels)
-            self._axes, self._steps = _turn(frame)
-        elif time_s <= self._held_s:  # a repeated or broken timestamp
-            return
-        else:
-            self._keep_until(time_s - self._tie_s)
-        self._held, self._held_s = frame, time_s
-        self.end_s = time_s + (frame.duration * float(stream.time_base) or 1 / float(stream.average_rate or self.fps))
-
-    def finish(self) -> None:
-        """Keep the last frame until it ends."""
-        if self._held is not None:
-            self._keep_until(max(self.end_s - self._tie_s, 1 / self.fps if not self.times_s else 0.0))
-
-    def _keep_until(self, end_s: float) -> None:
-        first, last = len(self.times_s), min(math.ceil(end_s * self.fps), self._count)
-        if last <= first:
-            return
-        scaled = self._reformatter.reformat(self._held, *self._size_px, "rgb24", interpolation="AREA")
-        picture = scaled.to_ndarray().transpose(*self._axes, 2)[:: self._steps[0], :: self._steps[1]]
-        if not first:
-            self.rows = np.empty((self._count, *picture.shape), dtype=np.uint8)
-        self.rows[first:last] = picture
-        self.times_s += [max(self._held_s, 0.0)] * (last - first)
-
-
-def _scaled_size(frame: av.VideoFrame, pixel_aspect: float, max_pixels: int) -> tuple[int, int]:
-    """Width and height before turning: square pixels, even sides, at most `max_pixels`."""
-    width_px, height_px = frame.width * pixel_aspect, frame.height
-    scale = min(1.0, math.sqrt(max_pixels / (width_px * height_px)))
-    even_height_px = max(2, min(int(height_px * scale + 1e-6), max_pixels // 2) // 2 * 2)
-    return max(2, min(int(width_px * scale + 1e-6), max_pixels // even_height_px) // 2 * 2), even_height_px
-
-
-def _turn(frame: av.VideoFrame) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Order of the axes (rows, columns), then the steps along them, that turn a stored frame upright."""
-    # asked once a file: a frame whose side data was read stays in memory until garbage is collected
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return (0, 1), (1, 1)
-    a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
-    axes, down, right = ((1, 0), b, c) if abs(b) > abs(a) else ((0, 1), d, a)
-    return axes, (-1 if down < 0 else 1, -1 if right < 0 else 1)
-
-
-class _Sound:
-    """Resamples a sound track as it arrives; each unbroken run of it is laid where its timestamp says."""
-
-    def __init__(self) -> None:
-        self.end_s = 0.0
-        self.runs: list[tuple[float, list[np.ndarray]]] = []  # start in seconds, chunks of int16 at 16 kHz
-        self._form: tuple[str, str, int] | None = None
-
-    def add(self, frame: av.AudioFrame, time_s: float, _: _Stream) -> None:
-        form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if form != self._form or abs(time_s - self.end_s) > _JUMP_S:
-            self.finish()
-            self.end_s, self._form = time_s, form
-            self.runs.append((time_s, []))
-            # 16-bit output makes the mixer scale a sum of channels so that it cannot clip
-            self._resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE_HZ)
-        self._resample(frame)
-        self.end_s += frame.samples / frame.sample_rate
-
-    def finish(self) -> None:
-        if self.runs:
-            self._resample(None)
-
-    def _resample(self, frame: av.AudioFrame | None) -> None:
-        self.runs[-1][1].extend(part.to_ndarray()[0] for part in self._resampler.resample(frame))
-
-    def waveform(self, duration_s: float) -> np.ndarray:
-        """(N,) float32 over the whole clip; silence where no sound was stored."""
-        whole = np.zeros(round(duration_s * SAMPLE_RATE_HZ), dtype=np.float32)
-        for start_s, chunks in self.runs:
-            first = round(start_s * SAMPLE_RATE_HZ)
-            samples = np.concatenate([np.empty(0, np.int16), *chunks])[max(-first, 0) :]
-            target = whole[max(first, 0) :][: len(samples)]
-            target[:] = samples[: len(target)] / np.float32(32768)
-        return whole

@@ -1,10 +1,14 @@
-"""What this process has held in memory."""
+"""What this process has held in memory, and what it may still take."""
 
+import math
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
-__all__ = ["peak_bytes"]
+__all__ = ["available_bytes", "peak_bytes"]
+
+_GROUP = Path("/sys/fs/cgroup")
 
 
 def peak_bytes() -> int:
@@ -15,3 +19,27 @@ def peak_bytes() -> int:
     import resource  # not on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def available_bytes(device: Any) -> int | None:
+    """Memory that can still be taken on a torch device: main memory within the container's limit, or a GPU's own; None where
+    the system does not say."""
+    if getattr(device, "type", device) == "cuda":
+        import torch
+
+        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reusable
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists() or not (found := re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())):
+        return None
+    return min(int(found[1]) * 1024, _left_in_container())
+
+
+def _left_in_container() -> float:
+    """Infinite without a limit. Cached files count as used, but are given back under pressure."""
+    try:
+        limit, used = ((_GROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        cached = re.search(r"^inactive_file (\d+)", (_GROUP / "memory.stat").read_text(), re.MULTILINE)
+    except OSError:
+        return math.inf
+    return math.inf if limit == "max" else max(int(limit) - int(used) + int(cached[1] if cached else 0), 0)

@@ -28,10 +28,10 @@ from latentomni.window_grammar import WindowGrammar
 if TYPE_CHECKING:
     from latentomni.media import Clip
 
-__all__ = ["LATENT_TOKENS", "Thinker", "special_ids"]
+__all__ = ["LATENT_TOKENS", "MIN_SAMPLES", "Thinker", "special_ids"]
 
 LATENT_TOKENS = ("<Unified_Latent>", "</Unified_Latent>", "<Unified_Latent_pad>")
-_MIN_SAMPLES = SAMPLE_RATE_HZ // 10  # shorter sounds make no whole audio token
+MIN_SAMPLES = SAMPLE_RATE_HZ // 10  # shorter sounds make no whole audio token
 
 
 def special_ids(tokenizer: PreTrainedTokenizerFast) -> SpecialIds:
@@ -95,7 +95,7 @@ class Thinker:
         if not len(clip.frames):
             empty = torch.zeros(0, self.hidden_size, dtype=self.dtype, device=self.device)
             return empty, np.zeros(0), np.zeros(0), (1, 1)
-        patches, (times, rows, columns) = patchify(clip.frames, self.video)
+        patches, (times, rows, columns) = patchify(clip.frames, clip.reading.video(self.video))
         grid = torch.tensor([[times, rows, columns]], device=self.device)
         features = self.model.get_video_features(patches.to(self.device), grid).pooler_output[0]
         # Frame i is what is shown at i / fps, so these are true times whatever the file's own frame rate is.
@@ -104,7 +104,7 @@ class Thinker:
         return features, starts, np.append(starts[1:], end_s), (rows // self.video.merge, columns // self.video.merge)
 
     def _encode_sound(self, clip: "Clip") -> torch.Tensor:
-        if clip.waveform is None or len(clip.waveform) < _MIN_SAMPLES:
+        if clip.waveform is None or len(clip.waveform) < MIN_SAMPLES:
             return torch.zeros(0, self.hidden_size, dtype=self.dtype, device=self.device)
         samples = clip.waveform[: len(clip.waveform) // 160 * 160]
         mel = self.mel(samples, sampling_rate=SAMPLE_RATE_HZ, padding=False, truncation=False, return_tensors="pt")["input_features"]
@@ -138,21 +138,22 @@ class Thinker:
         mask = attention_mask(layout, layout).to(self.device)
         return self.forward(embeds, positions.to(self.device), mask)
 
-    def forward(self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: DynamicCache | None = None,
-                *, whole: bool = False) -> torch.Tensor:
+    def new_cache(self) -> DynamicCache:
+        return DynamicCache(config=self.model.config.text_config)
+
+    def forward(self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: DynamicCache | None = None) -> torch.Tensor:
         """Last hidden state (B, T, D) after the final norm. positions: (3, B, T). mask: (B, T, K) bool, None for plain causal.
 
         A row's first tokens that see all before them, as media do, go ahead without a mask: a causal kernel does half the work.
-        whole: they do not, for one who looks into the layers.
-        """  # fmt: skip
+        """
         tokens = embeds.shape[1]
         n = 0 if mask is None or mask.shape[2] > tokens else causal_length(mask)
-        if n == tokens and not whole:
+        if n == tokens:
             return self._run(embeds, positions, None, cache)
         is_checkpointed = cache is None and getattr(self.text_model.layers[0], "gradient_checkpointing", False)
-        if whole or n <= tokens // 4 or is_checkpointed:
+        if n <= tokens // 4 or is_checkpointed:
             return self._run(embeds, positions, mask, cache)
-        cache = DynamicCache(config=self.model.config.text_config) if cache is None else cache
+        cache = self.new_cache() if cache is None else cache
         first = self._run(embeds[:, :n], positions[..., :n], None, cache)
         rest = self._run(embeds[:, n:], positions[..., n:], mask[:, n:], cache)
         if self._states is not None:

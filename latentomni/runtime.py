@@ -1,21 +1,24 @@
 """Ask a model about a clip: `Runtime.stream` yields events, `Runtime.answer` folds them into a Trace."""
 
 import io
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from latentomni import checkpoints
-from latentomni.config import LatentSpec, MediaLimits, Mode, SamplingSpec
+from latentomni.config import LatentSpec, MediaLimits, Mode, ReadingSpec, SamplingSpec
 from latentomni.events import ClipRecord, Event, Finished, LatentClosed, LatentStep, Moments, Started
 from latentomni.evidence import DonorBank, EvidenceBank, Null, benjamini_hochberg
 from latentomni.generation import generate
 from latentomni.media import Clip, read_clip
 from latentomni.modeling import Thinker
+from latentomni.plan import Pace
 from latentomni.processing import add_question, check_question, new_sequence
 from latentomni.sequence import ClipFeatures, Sequence
 from latentomni.trace import Trace
@@ -62,7 +65,8 @@ class Evidence:
     """The clip's two evidence banks and, with donors, the null of every slot (computed once, when a slot is first asked for)."""
 
     def __init__(self, features: ClipFeatures, donors: DonorBank | None) -> None:
-        self.donors, self._nulls = donors, {}
+        self.donors = donors
+        self._nulls: dict[int, Null] = {}
         self.moments = {"visual": visual_moments(features), "audio": audio_moments(features)}
         self.banks = {m: EvidenceBank(v, donors and donors.background(m)) for m, v in self.moments.items()}
 
@@ -73,21 +77,37 @@ class Evidence:
             self._nulls[slot] = self.donors.null(self.banks[modality], slot)
         return self._nulls[slot]
 
-    def of(self, step: LatentStep) -> LatentStep:
-        """The step with its nearest moments, its scores over time and its p-value."""
+    def of(self, step: LatentStep, *, has_null: bool = True) -> LatentStep:
+        """The step with its nearest moments, its scores over time and, where the donors' slots are its own, its p-value."""
         bank = self.banks[step.modality]
-        matches = bank.matches(step.vector)
-        null = self._null(step.modality, step.index) if matches else None
-        scores = bank.by_time(bank.nearest(step.vector[None]))[0]
-        return replace(step, matches=matches, scores=scores, p=null.p(matches[0].score) if null else None)
+        scores = bank.nearest(step.vector[None])
+        matches = bank.ranked(scores[0])
+        step = replace(step, matches=matches, scores=bank.by_time(scores)[0])
+        if not matches:
+            return step
+        null = self._null(step.modality, step.index) if has_null else None
+        p, level = (null.p(matches[0].score), null.level()) if null else (None, None)
+        return replace(step, cell_scores=scores[0, bank.beside(matches[0].moment)], p=p, null_level=level)
+
+    def found(self, events: Iterable[Event], *, has_null: bool = True) -> Iterator[Event]:
+        """The events of an answer, latents with their evidence and blocks with their corrected p-values."""
+        block_p: list[float | None] = []
+        for event in events:
+            if isinstance(event, LatentStep):
+                event = self.of(event, has_null=has_null)
+                block_p.append(event.p)
+            elif isinstance(event, LatentClosed):
+                event, block_p = replace(event, p=_corrected(block_p)), []
+            yield event
 
 
 class Runtime:
-    """A loaded model with its donors. Holds no state of a request but a small cache of encoded clips."""
+    """A loaded model with its donors. Holds no state of a request but a small cache of encoded clips, and how fast it was."""
 
     def __init__(self, thinker: Thinker, donors: DonorBank | None = None, limits: MediaLimits | None = None) -> None:
         self.thinker, self.donors, self.limits = thinker, donors, limits or MediaLimits()
-        self._encoded: OrderedDict[str, tuple[ClipFeatures, Evidence]] = OrderedDict()
+        self.pace = Pace()
+        self._encoded: OrderedDict[tuple, tuple[ClipFeatures, Evidence]] = OrderedDict()
 
     @classmethod
     def load(cls, model: str = "nano", limits: MediaLimits | None = None) -> "Runtime":
@@ -100,16 +120,18 @@ class Runtime:
     def spec(self) -> LatentSpec:
         return self.thinker.spec
 
-    def read(self, path: str | Path, cancelled: Callable[[], bool] | None = None) -> Clip:
-        """Read a media file at the model's sampling rate."""
+    def read(self, path: str | Path, cancelled: Callable[[], bool] | None = None, reading: ReadingSpec | None = None) -> Clip:
+        """Read a media file at the model's sampling rate, or as `reading` asks for."""
         video = self.thinker.video
-        return read_clip(path, fps=video.fps, limits=video.limits(self.limits), cancelled=cancelled)
+        return read_clip(path, fps=video.fps, limits=video.limits(self.limits), cancelled=cancelled, reading=reading or ReadingSpec())
 
     def encode(self, clip: Clip) -> tuple[ClipFeatures, Evidence]:
         """Features and evidence banks of a clip; the last few clips are kept."""
-        key = f"{clip.sha256}@{clip.sample_fps:.6f}"
+        key = (clip.sha256, clip.reading, clip.sample_fps, len(clip.frames), clip.duration_s)
         if key not in self._encoded:
+            begun_s = time.perf_counter()
             features = self.thinker.encode_clip(clip)
+            self.pace.note_encoding(len(features.visual) + len(features.audio), time.perf_counter() - begun_s)
             self._encoded[key] = (features, Evidence(features, self.donors))
             while len(self._encoded) > _KEPT_CLIPS:
                 self._encoded.popitem(last=False)
@@ -117,44 +139,57 @@ class Runtime:
         return self._encoded[key]
 
     def stream(self, clip: Clip, question: str, mode: Mode | str = Mode.LATENT, sampling: SamplingSpec | None = None,
-               conversation: Sequence | None = None, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Event]:  # fmt: skip
+               conversation: Sequence | None = None, cancelled: Callable[[], bool] = lambda: False,
+               latent: dict[str, Any] | None = None) -> Iterator[Event]:  # fmt: skip
         """Answer a question. `conversation`: the sequence of earlier answers about the same clip, which grows in place
-        (take a new one from `conversation(clip)`); a model trained on single questions never sees it. Closing the
-        generator, or `cancelled()`, stops between two steps."""
+        (take a new one from `conversation(clip)`); a model trained on single questions sees none but an empty one, nor does a run
+        with other latent settings than it was begun with. `latent`: `instants`, `positions` and `flow` of this run where they
+        differ from the model's. Closing the generator, or `cancelled()`, stops between two steps."""
         mode, sampling, question = Mode(mode), sampling or SamplingSpec(), check_question(question)
+        spec = self.spec.changed(latent)
         _, evidence = self.encode(clip)
-        alone = conversation is None or self.spec.single_turn
-        row = self.conversation(clip) if alone else conversation
+        alone = conversation is None or (self.spec.single_turn and conversation.turn > 0) or conversation.spec != spec
+        row = self.conversation(clip, latent) if alone else conversation
         add_question(row, question, mode, self.thinker.encode_text)
+        prompt_tokens, has_null = len(row), self._has_null(spec)
         yield Started(
-            question, str(mode), str(row.flow), self.thinker.name, self.thinker.weights, self.spec.to_dict(), asdict(sampling),
-            clip_record(clip), evidence.moments["visual"], evidence.moments["audio"], len(row), self.donors is not None,
+            question, str(mode), str(row.flow), self.thinker.name, self.thinker.weights, spec.to_dict(), asdict(sampling),
+            clip_record(clip), evidence.moments["visual"], evidence.moments["audio"], prompt_tokens, has_null, clip.reading.to_dict(),
         )  # fmt: skip
-        block_p: list[float | None] = []
-        for _, event in generate(self.thinker, [row], [mode], sampling, cancelled):
-            if isinstance(event, LatentStep):
-                event = evidence.of(event)
-                block_p.append(event.p)
-            elif isinstance(event, LatentClosed):
-                event, block_p = replace(event, p=_corrected(block_p)), []
-            elif isinstance(event, Finished):
-                event = replace(event, notices=self._notices(event, row))
+        for event in evidence.found((event for _, event in generate(self.thinker, [row], [mode], sampling, cancelled)), has_null=has_null):
+            if isinstance(event, Finished):
+                self.pace.note_answer(mode, prompt_tokens, len(row) - prompt_tokens, event)
+                is_parted = alone and conversation is not None and not self.spec.single_turn
+                event = replace(event, notices=self._notices(event, spec, mode, is_parted=is_parted))
             yield event
 
-    def conversation(self, clip: Clip) -> Sequence:
-        """An empty conversation about a clip."""
-        return new_sequence(self.encode(clip)[0], self.spec, self.thinker.ids, self.thinker.encode_text)
+    def conversation(self, clip: Clip, latent: dict[str, Any] | None = None) -> Sequence:
+        """An empty conversation about a clip, under the model's latent settings or changed ones."""
+        return new_sequence(self.encode(clip)[0], self.spec.changed(latent), self.thinker.ids, self.thinker.encode_text)
 
-    def answer(self, clip: Clip, question: str, mode: Mode | str = Mode.LATENT, sampling: SamplingSpec | None = None) -> Trace:
+    def answer(self, clip: Clip, question: str, mode: Mode | str = Mode.LATENT, sampling: SamplingSpec | None = None,
+               latent: dict[str, Any] | None = None) -> Trace:  # fmt: skip
         """The whole run at once: the fold of `stream`."""
-        return Trace.from_events(self.stream(clip, question, mode, sampling))
+        return Trace.from_events(self.stream(clip, question, mode, sampling, latent=latent))
 
-    def _notices(self, finished: Finished, row: Sequence) -> tuple[str, ...]:
-        if finished.reason == "length":
-            return ("The answer was cut at the token limit.",)
-        if finished.reason == "cancelled":
-            return ("The answer was stopped.",)
-        return ()
+    def _has_null(self, spec: LatentSpec) -> bool:
+        """Donors are latents of the same slot: blocks of another shape have none."""
+        return self.donors is not None and (len(self.donors.latents), self.donors.n_visual) == (spec.n_latents, spec.n_visual)
+
+    def _notices(self, finished: Finished, spec: LatentSpec, mode: Mode, *, is_parted: bool) -> tuple[str, ...]:
+        """What of the run is unlike the model's own, then how it ended."""
+        notices = []
+        if mode is Mode.LATENT:
+            for name in ("instants", "positions", "flow"):
+                asked, own = getattr(spec, name), getattr(self.spec, name)
+                if asked != own:
+                    notices.append(f"This run used {name} {asked}, and the model was trained with {own}.")
+            if self.donors is not None and not self._has_null(spec):
+                notices.append("There is no null for blocks of this shape, so matches are ranks only.")
+        if is_parted:
+            notices.append("The conversation was begun with other latent settings, so this question was asked behind the clip alone.")
+        ends = {"length": "The answer was cut at the token limit.", "cancelled": "The answer was stopped."}
+        return (*notices, *([ends[finished.reason]] if finished.reason in ends else []))
 
 
 def _corrected(p: list[float | None]) -> tuple[float | None, ...] | None:
@@ -174,7 +209,7 @@ def clip_record(clip: Clip) -> ClipRecord:
     if clip.waveform is not None:
         sound = (clip.waveform.clip(-1, 1) * 32767).astype(np.int16)
     return ClipRecord(clip.name, clip.sha256, clip.duration_s, tuple(_jpeg(clip.frames[i]) for i in chosen),
-                      np.array([i / clip.sample_fps for i in chosen]), sound, clip.notices)  # fmt: skip
+                      np.array([i / clip.sample_fps for i in chosen]), sound, clip.notices, clip.file_sha256)  # fmt: skip
 
 
 def _jpeg(frame: np.ndarray) -> bytes:

@@ -162,6 +162,19 @@ class Sequence:
     def close_block(self) -> None:
         self.add_text([self.ids.close])
 
+    def up_to(self, end: int) -> "Sequence":
+        """A new row of the first `end` tokens, with the blocks that are complete among them; its last token is no latent."""
+        names = ("token_ids", "kinds", "blocks", "turns", "flows", "sources")
+        latents = self.kinds[:end].count(Kind.LATENT)
+        return replace(
+            self,
+            **{name: getattr(self, name)[:end] for name in names},
+            positions=tuple(axis[:end] for axis in self.positions),
+            latents=self.latents[:latents],
+            windows=self.windows[: latents // self.spec.n_latents],
+            builder=replace(self.builder, next_id=self.positions[0][end - 1] + 1),
+        )
+
     def drop_open_block(self) -> None:
         """Take back a block whose latents are not all known, as when an answer is stopped inside it."""
         complete = len(self.latents) // self.spec.n_latents

@@ -10,7 +10,7 @@ Dimensions: N moments, T distinct times of a modality's moments, F thumbnails, D
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 
 from latentomni.bundle import load_bundle, save_bundle
 from latentomni.clock import SAMPLE_RATE_HZ, Window
-from latentomni.errors import TraceError
+from latentomni.errors import RequestError, TraceError
 from latentomni.events import (
     ClipRecord,
     Event,
@@ -33,7 +33,7 @@ from latentomni.events import (
     TextDelta,
 )
 
-__all__ = ["SCHEMA", "SIGNIFICANT_P", "Block", "Latent", "Trace", "project"]
+__all__ = ["SCHEMA", "SIGNIFICANT_P", "Block", "Latent", "Plane", "Trace", "project"]
 
 SCHEMA = "latentomni.trace/1"
 SIGNIFICANT_P = 0.05
@@ -41,6 +41,7 @@ _SOUND_BYTES = 10 * 2**20
 _THUMBNAIL_BYTES = 4 * 2**20
 _FEATURE_BYTES = 4 * 2**20
 _MIN_WIDTH = 32
+_MAX_PLANES = 8
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -72,6 +73,8 @@ class Latent(_ByValue):
     modality: "visual" or "audio". time_s: its place on the clip's clock. cell: row and column of the block's grid,
     None for audio. vector: (D,) float16. matches: best first. p, p_corrected: against the donor null, the second over
     the block once it has closed; None without a null. scores: (T,) float16 over its modality's times, or None.
+    cell_scores: (G,) float16 of the moments that share the best one's time; null_level: a score above it has p <= 0.05.
+    Both are None in older files.
     """
 
     modality: str
@@ -84,6 +87,8 @@ class Latent(_ByValue):
     p_corrected: float | None
     scores: np.ndarray | None
     elapsed_s: float
+    cell_scores: np.ndarray | None = None
+    null_level: float | None = None
 
     @property
     def is_evidence(self) -> bool | None:
@@ -105,11 +110,21 @@ class Block(_ByValue):
 
 
 @dataclass(frozen=True, eq=False)
+class Plane(_ByValue):
+    """Points in two dimensions that took long to compute. method: "umap". key: says of which points. points: (n, 2) float32."""
+
+    method: str
+    key: str
+    points: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Trace(_ByValue):
-    """A run. deltas: text pieces with their token ids and times. reason: "running" until `Finished` says another.
+    """A run. deltas: text pieces with their token ids and times. reason: "running" until `Finished` says another. reading: how
+    the clip was read; empty in traces written before this was recorded, which is the plain reading too.
 
     visual, audio: moments with features (N, width <= D) float16. clip.sound: int16 at `sound_hz`. ttft_s: None
-    while running.
+    while running. planes: kept with the run by whoever drew it.
     """
 
     question: str
@@ -125,6 +140,7 @@ class Trace(_ByValue):
     audio: Moments
     prompt_tokens: int
     has_null: bool
+    reading: dict[str, Any] = field(default_factory=dict)
     deltas: tuple[TextDelta, ...] = ()
     blocks: tuple[Block, ...] = ()
     reason: str = "running"
@@ -133,6 +149,7 @@ class Trace(_ByValue):
     ttft_s: float | None = None
     elapsed_s: float = 0.0
     notices: tuple[str, ...] = ()
+    planes: tuple[Plane, ...] = field(default=(), metadata={"later": True})
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> "Trace":
@@ -148,7 +165,7 @@ class Trace(_ByValue):
     def _begun(cls, event: Started) -> "Trace":
         kept = {f.name: getattr(event, f.name) for f in fields(event)}
         clip, sound_hz = _kept_clip(event.clip)
-        settings = {name: json.loads(json.dumps(kept[name])) for name in ("spec", "sampling")}
+        settings = {name: json.loads(json.dumps(kept[name])) for name in ("spec", "sampling", "reading")}
         moments = {name: _kept_moments(kept[name]) for name in ("visual", "audio")}
         return cls(**{**kept, **settings, **moments, "clip": clip, "sound_hz": sound_hz})
 
@@ -182,8 +199,22 @@ class Trace(_ByValue):
         """The answer text so far, with everything the model wrote around its blocks."""
         return "".join(delta.text for delta in self.deltas)
 
+    def with_plane(self, plane: Plane) -> "Trace":
+        """This trace with a plane in the place of the same one; the oldest of more than 8 goes."""
+        others = [p for p in self.planes if (p.method, p.key) != (plane.method, plane.key)]
+        return replace(self, planes=(*others, plane)[-_MAX_PLANES:])
+
     def moments(self, modality: str) -> Moments:
         return self.visual if modality == "visual" else self.audio
+
+    def evidence(self, slot: int, block: int = 0) -> tuple[Match, ...]:
+        """What latent `slot` of a block is most similar to, best first; both count from 0. RequestError where there is none."""
+        if not 0 <= block < len(self.blocks):
+            raise RequestError(f"This answer has {len(self.blocks)} latent blocks, counted from 0, and none is number {block}; choose another.")
+        latents = self.blocks[block].latents
+        if not 0 <= slot < len(latents):
+            raise RequestError(f"Block {block} has {len(latents)} latents, counted from 0, and none is number {slot}; choose another.")
+        return latents[slot].matches
 
     def save(self, path: str | Path) -> None:
         """Write one zip of json, safetensors, JPEG pictures and WAV sound; TraceError above 25 MB."""
@@ -246,8 +277,9 @@ def _averaged(sound: np.ndarray, factor: int) -> np.ndarray:
 
 def _kept_latent(step: LatentStep) -> Latent:
     kept = {f.name: getattr(step, f.name) for f in fields(Latent) if f.name != "p_corrected"}
-    kept["vector"], kept["scores"] = _float16(step.vector), None if step.scores is None else _float16(step.scores)
-    kept["p"], kept["time_s"] = None if step.p is None else float(step.p), float(step.time_s)
+    kept["vector"], kept["time_s"] = _float16(step.vector), float(step.time_s)
+    for name, plain in (("scores", _float16), ("cell_scores", _float16), ("p", float), ("null_level", float)):
+        kept[name] = None if kept[name] is None else plain(kept[name])
     return Latent(**kept, p_corrected=None)
 
 
@@ -276,8 +308,8 @@ def _check(trace: Trace) -> None:
         moments = trace.moments(name)
         n = len(moments.features)
         _check_array(f"{name}.features", moments.features, np.float16, (n, None))
-        for field in ("start_s", "end_s"):
-            _check_array(f"{name}.{field}", getattr(moments, field), np.float32, (n,))
+        for edge in ("start_s", "end_s"):
+            _check_array(f"{name}.{edge}", getattr(moments, edge), np.float32, (n,))
         _check_array(f"{name}.cells", moments.cells, np.float32, (n, 4))
         times[name] = len(np.unique(np.stack([moments.start_s, moments.end_s], axis=1), axis=0))
     grid = [trace.spec.get(name) for name in ("instants", "rows", "columns")]
@@ -293,6 +325,9 @@ def _check(trace: Trace) -> None:
             _check_latent(
                 f"block {number}", latent, len(trace.moments(latent.modality).features), times[latent.modality]
             )
+    _require(len(trace.planes) <= _MAX_PLANES, f"it has {len(trace.planes)} planes")
+    for plane in trace.planes:
+        _check_array("a plane", plane.points, np.float32, (None, 2))
 
 
 def _check_latent(name: str, latent: Latent, n_moments: int, n_times: int) -> None:
@@ -303,6 +338,8 @@ def _check_latent(name: str, latent: Latent, n_moments: int, n_times: int) -> No
     _check_array(f"a latent of {name}", latent.vector, np.float16, (None,))
     if latent.scores is not None:
         _check_array(f"the scores of {name}", latent.scores, np.float16, (n_times,))
+    if latent.cell_scores is not None:
+        _check_array(f"the cells' scores of {name}", latent.cell_scores, np.float16, (None,))
     for match in latent.matches:
         _require(0 <= match.moment < n_moments and match.rank >= 1, f"{name} matches moment {match.moment}")
     for p in (latent.p, latent.p_corrected):

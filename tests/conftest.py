@@ -14,6 +14,8 @@ from latentomni.media import Clip
 
 torch.set_num_threads(1)
 
+pytest_plugins = ["tests.browser"]
+
 LINES = [
     "What is seen while the bell rings? A red circle is seen.",
     "From [2.0-4.0 s] on a buzz sounds.",

@@ -92,6 +92,19 @@ def test_p_values_are_exact_and_uniform_under_the_null():
     assert null.p(own.score) == 1 / 200
 
 
+def test_only_scores_above_the_level_have_so_small_a_p():
+    null = Null(np.sort(np.random.default_rng(1).normal(size=199)))
+    level = null.level()
+    assert null.p(np.nextafter(level, 9)) <= 0.05 < null.p(level)
+    assert Null(np.arange(18.0)).level() is None  # 18 donors cannot give a p of 0.05
+    assert Null(np.arange(19.0)).level() == 18.0
+
+
+def test_moments_beside_one_share_its_time():
+    bank = EvidenceBank(moments(np.random.default_rng(0).normal(size=(12, 8)), cells_per_time=4))
+    assert bank.beside(6).tolist() == [4, 5, 6, 7]
+
+
 def test_null_scores_donors_as_the_latent_itself_is_scored():
     bank = donors(np.random.default_rng(4))
     evidence = EvidenceBank(moments(np.random.default_rng(5).normal(size=(30, 24))), bank.background("visual"))

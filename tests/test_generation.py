@@ -13,7 +13,7 @@ import torch
 from latentomni.attention_flow import Kind
 from latentomni.config import AttentionFlow, LatentSpec, Mode, PositionVariant, SamplingSpec
 from latentomni.events import Finished, LatentClosed, LatentOpened, LatentStep, TextDelta
-from latentomni.generation import generate
+from latentomni.generation import Progress, generate
 from latentomni.processing import add_question, new_sequence
 
 GREEDY = SamplingSpec(max_new_tokens=10)
@@ -178,6 +178,29 @@ def test_sampling_is_decided_by_its_seed(tiny64, asked):
     torch.manual_seed(0)
     tokens()
     assert torch.equal(torch.rand(2), expected)  # nobody else's random numbers were used
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])
+@pytest.mark.parametrize("place", ["behind", "inside"])
+def test_an_answer_goes_on_from_a_block_as_if_there_had_been_no_break(tiny64, asked, sampling, place):
+    """Its words, limits, numbers of blocks and random numbers: behind its last block, or in the latents of its first."""
+    sampling, row = replace(sampling, max_blocks=2, max_new_tokens=16), asked()
+    prompt, events = len(row), decode(tiny64, [row], [Mode.LATENT], sampling)[0]
+    opened = [i for i, e in enumerate(events) if isinstance(e, LatentOpened)]
+    assert len(opened) == 2
+    block = 1 if place == "behind" else 0
+    words = [e for e in events[: opened[block]] if isinstance(e, TextDelta)]
+    progress = Progress("".join(e.text for e in words), sum(len(e.token_ids) for e in words) + block + 1, block + 1)
+    latents = [i for i, n in enumerate(row.blocks) if n == block and row.kinds[i] == Kind.LATENT]
+    again = row.up_to(latents[-1] + 2 if place == "behind" else latents[0])
+    assert prompt < len(again) < len(row)
+    rest = [e for _, e in generate(tiny64, [again], [Mode.LATENT], sampling, progress=[progress])]
+    first = opened[block] if place == "inside" else opened[block] + 2 + row.spec.n_latents
+    assert [type(e) for e in rest] == [type(e) for e in events[first:]]
+    assert [e.text for e in rest if isinstance(e, TextDelta)] == [e.text for e in events[first:] if isinstance(e, TextDelta)]
+    assert [e.block for e in rest if isinstance(e, LatentOpened)] == ([] if place == "behind" else [0, 1])
+    assert (rest[-1].answer, rest[-1].tokens, rest[-1].reason) == (events[-1].answer, events[-1].tokens, events[-1].reason)
+    assert again.token_ids == row.token_ids and again.positions == row.positions and again.windows == row.windows
 
 
 def test_a_block_is_trigger_echo_window_latents_and_close(tiny64, asked):

@@ -12,7 +12,7 @@ from latentomni.clock import Window
 from latentomni.config import AttentionFlow, LatentSpec, Mode, PositionVariant, SamplingSpec
 from latentomni.events import LatentClosed
 from latentomni.generation import generate, read_prefix, score
-from latentomni.interventions import Arm, Material, black_out, intervene, other_window, reopen
+from latentomni.interventions import Arm, Material, black_out, intervene, other_window, reopen, shift_sound
 from latentomni.processing import add_question, new_sequence
 from latentomni.sequence import collate
 
@@ -79,8 +79,8 @@ def material(tiny64):
     return Material(bank, tiny64.embed(torch.tensor(tiny64.ids.latent_pad)), *drawn[2:])
 
 
-def apply(row, arm, material, seed=0):
-    return intervene(row, arm, material, torch.Generator().manual_seed(seed))
+def apply(row, arm, material, seed=0, where=None):
+    return intervene(row, arm, material, torch.Generator().manual_seed(seed), where)
 
 
 @pytest.mark.parametrize("flow", AttentionFlow)
@@ -178,9 +178,46 @@ def test_noise_has_mean_and_covariance_of_its_slot_and_the_norm_of_what_it_repla
 
 
 def test_an_arm_without_its_material_is_undefined(finished, material):
-    bare = Material(material.bank, material.pad)
-    undefined = [arm for arm in Arm if apply(finished(), arm, bare) is None]
-    assert undefined == [Arm.OTHER_CLIP, Arm.OTHER_TIME, Arm.ORACLE]
+    def undefined(bank):
+        return [arm for arm in Arm if apply(finished(), arm, Material(bank, material.pad)) is None]
+
+    given = [Arm.OTHER_CLIP, Arm.OTHER_TIME, Arm.ORACLE]
+    assert undefined(material.bank) == given
+    assert undefined(None) == [Arm.MEAN, Arm.NOISE, *given[:2], Arm.VISUAL_ONLY, Arm.AUDIO_ONLY, given[2]]
+
+
+@pytest.mark.parametrize("arm", [Arm.ZERO, Arm.SHUFFLED, Arm.OTHER_CLIP, Arm.AUDIO_ONLY])
+def test_what_is_not_meant_stays(finished, material, arm):
+    row = finished(2)
+    where = torch.rand(2, row.spec.n_latents, generator=torch.Generator().manual_seed(2)) < 0.5
+    own, everywhere, here = blocks_of(row), *(blocks_of(apply(row, arm, material, where=w)) for w in (None, where))
+    assert torch.equal(here, torch.where(where[:, :, None], everywhere, own)) and not torch.equal(here, own)
+
+
+@pytest.mark.parametrize("flow", AttentionFlow)
+@pytest.mark.parametrize("gone", [0, 1])
+@pytest.mark.parametrize("arm", REMOVED)
+def test_one_block_is_removed_and_the_other_sees_and_says_what_it_did(tiny64, finished, material, arm, gone, flow):
+    row, k = finished(2, flow), finished(2, flow).spec.n_latents
+    where = torch.tensor([[b == gone] * k for b in range(2)])
+    intact, cut = apply(row, Arm.INTACT, material), apply(row, arm, material, where=where)
+    lost = [i for i, n in enumerate(intact.blocks) if n == gone and (arm is Arm.MARKERS_REMOVED or intact.kinds[i] == Kind.LATENT)]
+    if arm is Arm.MARKERS_REMOVED:
+        lost.append(max(lost) + 1)
+    kept = [i for i in range(len(intact)) if i not in lost]
+    assert cut.token_ids == [intact.token_ids[i] for i in kept] and cut.windows == [row.windows[1 - gone]]
+    assert torch.equal(blocks_of(cut)[0], blocks_of(row)[1 - gone])
+    for r in (intact, cut):
+        r.add_text([5, 6])
+    assert [axis[-2:] for axis in cut.positions] == [axis[-2:] for axis in intact.positions]
+    kept += [len(intact) - 2, len(intact) - 1]
+    (*_, layout), (*_, before) = collate([cut]), collate([intact])
+    expected = attention_mask(before, before)[0][kept][:, kept]
+    assert torch.equal(attention_mask(layout, layout)[0], expected)
+    start, logits = len(cut), answer(tiny64, cut, 0)
+    assert len(cut) == start + WORDS and len(cut.latents) == k
+    with torch.no_grad():
+        torch.testing.assert_close(torch.cat(logits), tiny64.logits(tiny64.full([cut])[0, start - 1 : -1]), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("flow", AttentionFlow)
@@ -306,6 +343,22 @@ def test_a_window_is_made_black_and_silent(make_clip):
     assert np.array_equal(np.delete(dark.waveform, np.s_[16_000:40_000]), np.delete(clip.waveform, np.s_[16_000:40_000]))
     assert clip.frames[2].any() and clip.waveform[20_000:30_000].any()
     assert black_out(make_clip(0, sound=False), Window(0.0, 1.0)).waveform is None
+    mute = black_out(clip, Window(1.0, 2.5), picture=False)
+    assert np.array_equal(mute.frames, clip.frames) and np.array_equal(mute.waveform, dark.waveform)
+
+
+def test_sound_is_moved_and_leaves_silence(make_clip):
+    clip = make_clip(0, 4.0)
+    own, s = clip.waveform, 16_000
+    late, early = shift_sound(clip, 0.5).waveform, shift_sound(clip, -1.0).waveform
+    assert np.array_equal(late[s // 2 :], own[: -s // 2]) and not late[: s // 2].any()
+    assert np.array_equal(early[:-s], own[s:]) and not early[-s:].any()
+    part = shift_sound(clip, 0.5, Window(1.0, 2.0)).waveform
+    assert np.array_equal(np.delete(part, np.s_[s : 5 * s // 2]), np.delete(own, np.s_[s : 5 * s // 2]))
+    assert not part[s : 3 * s // 2].any()
+    assert np.array_equal(part[3 * s // 2 : 2 * s], own[s : 3 * s // 2])
+    assert np.array_equal(part[2 * s : 5 * s // 2], own[2 * s : 5 * s // 2] + own[3 * s // 2 : 2 * s])
+    assert not shift_sound(clip, 10.0).waveform.any() and np.array_equal(shift_sound(clip, 0.5).frames, clip.frames)
 
 
 def test_another_window_is_as_long_and_apart():

@@ -87,13 +87,16 @@ def test_a_trace_tells_the_run(runtime, make_clip):
             )
             assert 1 / 200 <= latent.p <= latent.p_corrected + 1e-12 <= 1 + 1e-12
             assert len(latent.scores) == len(np.unique(moments.start_s))
+            assert len(latent.cell_scores) == (moments.start_s == latent.matches[0].start_s).sum()
+            assert latent.cell_scores.max() == latent.scores.max() == np.float16(latent.matches[0].score)
+            assert (latent.p <= 0.05) == (latent.matches[0].score > latent.null_level)
 
 
 def test_without_donors_there_are_ranks_and_no_p(tiny64, make_clip):
     trace = answer(Runtime(tiny64), make_clip(0))
     latents = [z for block in trace.blocks for z in block.latents]
     assert not trace.has_null and latents
-    assert {(z.p, z.p_corrected, z.is_evidence, len(z.matches)) for z in latents} == {(None, None, None, 5)}
+    assert {(z.p, z.p_corrected, z.null_level, z.is_evidence, len(z.matches)) for z in latents} == {(None, None, None, None, 5)}
 
 
 @pytest.mark.parametrize(

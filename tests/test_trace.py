@@ -23,7 +23,7 @@ from latentomni.events import (
     TextDelta,
 )
 from latentomni.evidence import EvidenceBank
-from latentomni.trace import Trace, project
+from latentomni.trace import Plane, Trace, project
 
 WIDTH = 12
 
@@ -77,6 +77,17 @@ def test_saved_equals_loaded(tmp_path, settings):
     assert Trace.load(tmp_path / "t.zip") == trace
     trace.save(tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "t.zip").read_bytes()
+
+
+def test_a_file_written_before_cells_and_levels_were_kept_opens(tmp_path, trace):
+    def without(header):
+        for block in header["blocks"]:
+            for z in block["latents"]:
+                del z["cell_scores"], z["null_level"]
+
+    trace.save(tmp_path / "t.zip")
+    rewrite(tmp_path / "t.zip", edit_json(without))
+    assert Trace.load(tmp_path / "t.zip") == trace
 
 
 def test_every_prefix_folds_saves_and_grows(tmp_path):
@@ -191,6 +202,36 @@ def latent(header):
     return header["blocks"][0]["latents"][0]
 
 
+def with_planes(trace, n=1):
+    for k in range(n):
+        trace = trace.with_plane(Plane("umap", f"{k:016x}", np.full((4, 2), k, np.float32)))
+    return trace
+
+
+def test_planes_are_kept_with_the_run_and_the_oldest_go(tmp_path, trace):
+    kept = with_planes(trace, 9)
+    assert [plane.points[0, 0] for plane in kept.planes] == list(range(1, 9))
+    again = kept.with_plane(Plane("umap", f"{3:016x}", np.full((4, 2), 99, np.float32)))
+    assert [plane.points[0, 0] for plane in again.planes] == [1, 2, 4, 5, 6, 7, 8, 99]
+    again.save(tmp_path / "t.zip")
+    assert Trace.load(tmp_path / "t.zip") == again != trace
+
+
+def test_traces_from_before_there_were_planes_open(tmp_path, trace):
+    trace.save(tmp_path / "t.zip")
+    rewrite(tmp_path / "t.zip", edit_json(lambda h: h.pop("planes")))
+    assert Trace.load(tmp_path / "t.zip") == trace
+
+
+@pytest.mark.parametrize(
+    "points", [np.zeros((4, 3), np.float32), np.zeros((4, 2)), np.full((4, 2), np.nan, np.float32)], ids=["wide", "double", "nan"]
+)
+def test_planes_that_are_none_are_refused(tmp_path, trace, points):
+    trace.with_plane(Plane("umap", "k", points)).save(tmp_path / "t.zip")
+    with pytest.raises(TraceError, match="a plane"):
+        Trace.load(tmp_path / "t.zip")
+
+
 MALFORMED = {
     "no json": lambda m: m.pop("trace.json"),
     "no arrays": lambda m: m.pop("arrays.safetensors"),
@@ -234,6 +275,8 @@ MALFORMED = {
     "nan in an array": edit_arrays(lambda a: a["visual.features"].__setitem__((0, 0), np.nan)),
     "latents of two widths": edit_arrays(lambda a: a.update({"blocks.0.latents.0.vector": np.zeros(3, np.float16)})),
     "scores of another length": edit_arrays(lambda a: a.update({"blocks.0.latents.0.scores": np.zeros(3, np.float16)})),
+    "text for cells": edit_json(lambda h: latent(h).update(cell_scores="none")),
+    "level of another kind": edit_json(lambda h: latent(h).update(null_level="high")),
     "thumbnails out of order": edit_arrays(lambda a: a.update({"clip.thumbnail_times_s": np.float32([3, 0])})),
 }
 

@@ -1,6 +1,6 @@
-"""Scores over time: how similar each latent of a block is to every time of the clip.
+"""Scores over time and over the frame: how similar each latent is to every time of the clip, and to every cell.
 
-Dimensions: K latents of one modality, T distinct times, N moments.
+Dimensions: K latents of one modality, T distinct times, N moments, G cells of a frame.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ import numpy as np
 
 from latentomni.clock import Window
 from latentomni.evidence import EvidenceBank
-from latentomni.trace import Trace, project
+from latentomni.trace import Latent, Trace, project
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["EvidenceMap", "compute_evidence", "plot_evidence"]
+__all__ = ["CellMap", "EvidenceMap", "compute_cells", "compute_evidence", "plot_evidence"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +52,34 @@ def compute_evidence(trace: Trace, block: int, modality: str) -> EvidenceMap:
         slots=np.array(slots, dtype=int),
         p=np.array([np.nan if value is None else value for value in p], dtype=float),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class CellMap:
+    """boxes: (G, 4) top, left, bottom, right as shares of the frame. scores: (G,) of the cells of the best moment's time.
+    is_recorded: computed in the run; else from the stored features around their own mean, which may rank otherwise.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    is_recorded: bool
+
+
+def compute_cells(trace: Trace, latent: Latent) -> CellMap | None:
+    """The map of the frame a latent is most similar to; None where it has no match, or its frame only one cell."""
+    if not latent.matches:
+        return None
+    moments = trace.moments(latent.modality)
+    best = latent.matches[0].moment
+    places = np.flatnonzero((moments.start_s == moments.start_s[best]) & (moments.end_s == moments.end_s[best]))
+    if len(places) < 2:
+        return None
+    scores = latent.cell_scores
+    is_recorded = scores is not None and len(scores) == len(places)
+    if not is_recorded:
+        vector = latent.vector[None].astype(np.float32)
+        scores = EvidenceBank(moments).nearest(project(vector, moments.features.shape[1]))[0, places]
+    return CellMap(moments.cells[places], np.asarray(scores, np.float32), is_recorded)
 
 
 def plot_evidence(evidence: EvidenceMap) -> "Figure":

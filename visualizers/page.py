@@ -3,6 +3,7 @@
 import io
 import json
 import wave
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ from typing import Any
 from latentomni.trace import Trace
 from visualizers.view import data_uri, view
 
-__all__ = ["component_css", "component_js", "html_page"]
+__all__ = ["component_css", "component_js", "html_page", "sound_uri"]
 
 _STATIC = Path(__file__).parent / "static"
-_SCRIPTS = ("drawing.js", "timeline.js", "strip.js", "inspector.js")
+_SCRIPTS = (
+    "drawing.js", "export.js", "timeline.js", "strip.js", "detail.js", "meter.js", "answer.js", "inspector.js", "views.js", "map.js", "attention.js",
+    "compare.js", "whatif.js",
+)  # fmt: skip
+_STYLES = ("inspector.css", "views.css")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; media-src data:"
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -46,18 +51,18 @@ LatentInspector.mount(document.getElementById("inspector"), {options})
 
 
 def component_css() -> str:
-    """The style sheet of the inspector."""
-    return (_STATIC / "inspector.css").read_text(encoding="utf-8")
+    """The style sheet of the inspector and of the other views."""
+    return "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in _STYLES)
 
 
 def component_js() -> str:
-    """The inspector as one classic script; it defines `LatentInspector` and nothing else."""
+    """All views as one classic script; it defines `LatentInspector` and `LatentViews` and nothing else."""
     parts = "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     return f'(() => {{\n"use strict";\n{parts}\n}})();\n'
 
 
-def html_page(trace: Trace) -> str:
-    """The run as a page; everything that came from outside is escaped."""
+def html_page(trace: Trace, collapse: Mapping[str, float | None] | None = None) -> str:
+    """The run as a page; everything that came from outside is escaped. collapse: of the model, as `view` takes it."""
     parts = ["stage"] * bool(trace.clip.thumbnails) + ["answer", "timeline", "blocks"]
     facts = (trace.clip.name, f"{trace.clip.duration_s:.1f} s", f"model {trace.model}", f"{trace.mode} mode")
     page = _PAGE.format(
@@ -73,11 +78,22 @@ def html_page(trace: Trace) -> str:
         ),
         clip=escape(trace.clip.name),
         sha256=escape(trace.clip.sha256[:16]),
-        view=_json(view(trace)),
+        view=_json(view(trace, collapse=collapse)),
         options=_json({"player": "#player", "parts": parts}),
         js=component_js(),
     )
     return page.encode("utf-8", "replace").decode("utf-8")  # a file may hold halves of characters
+
+
+def sound_uri(trace: Trace) -> str | None:
+    """The clip's sound as a data URI; None without sound."""
+    if trace.clip.sound is None or not len(trace.clip.sound):
+        return None
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((1, 2, trace.sound_hz, 0, "NONE", ""))
+        file.writeframes(trace.clip.sound.astype("<i2").tobytes())
+    return data_uri("audio/wav", buffer.getvalue())
 
 
 def _json(value: Any) -> str:
@@ -98,13 +114,9 @@ def _notices(trace: Trace) -> str:
 
 
 def _player(trace: Trace) -> str:
-    if trace.clip.sound is None or not len(trace.clip.sound):
+    uri = sound_uri(trace)
+    if uri is None:
         return ""
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setparams((1, 2, trace.sound_hz, 0, "NONE", ""))
-        file.writeframes(trace.clip.sound.astype("<i2").tobytes())
-    uri = data_uri("audio/wav", buffer.getvalue())
     return f'<audio id="player" controls preload="auto" src="{uri}" aria-label="the sound of the clip"></audio>'
 
 

@@ -13,7 +13,7 @@ from latentomni.trace import SIGNIFICANT_P, Trace
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["AUDIO_COLOUR", "ENVELOPE_HZ", "VISUAL_COLOUR", "Timeline", "compute_timeline", "plot_timeline"]
+__all__ = ["AUDIO_COLOUR", "ENVELOPE_HZ", "NO_EVIDENCE_COLOUR", "VISUAL_COLOUR", "Timeline", "compute_timeline", "plot_timeline"]
 
 VISUAL_COLOUR, AUDIO_COLOUR, NO_EVIDENCE_COLOUR = "#2f5fd0", "#a8500b", "#8a919c"
 ENVELOPE_HZ = 50

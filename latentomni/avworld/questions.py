@@ -1,5 +1,6 @@
 """Questions about a world that need both its picture and its sound, with their answers, steps and chance."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ from latentomni.avworld.chance import picture_posterior, sound_posterior
 from latentomni.avworld.world import SPLITS, Scene, World, sample_world
 from latentomni.clock import Window
 
-__all__ = ["FAMILIES", "Question", "Step", "draw_questions", "heldout_questions", "questions"]
+__all__ = ["FAMILIES", "Question", "Step", "draw_question", "draw_questions", "heldout_questions", "questions"]
 
 FAMILIES = ("colour", "shape", "place", "sound", "sync", "count", "order", "pair")
 HELDOUT_SEED = 20_000
@@ -105,6 +106,10 @@ class Question:
     def windows(self) -> tuple[Window, ...]:
         return tuple(step.window for step in self.steps)
 
+    def window_iou(self, told: Iterable[Window]) -> float:
+        """Of the windows of an answer's blocks: mean over the steps; one without a block counts as 0."""
+        return sum(window.iou(true) for window, true in zip(told, self.windows, strict=False)) / len(self.steps)
+
 
 def questions(world: World) -> tuple[Question, ...]:
     """Every question of every family about every scene of `world.askable`.
@@ -135,10 +140,15 @@ def draw_questions(split: str, n: int, seed: int) -> list[tuple[World, Question]
     for number in range(n):
         if number % 3 == 0:
             world = sample_world(seed + number // 3, split)
-        turn, kind = divmod(number, len(FAMILIES))
-        scene, other = _draw_scenes(world, FAMILIES[kind], turn % 2, rng)
-        drawn.append((world, _ask(world, FAMILIES[kind], scene, other, rng)))
+        drawn.append((world, draw_question(world, number, rng)))
     return drawn
+
+
+def draw_question(world: World, number: int, rng: np.random.Generator) -> Question:
+    """Families take turns with `number`, and with each round yes and no, after and before."""
+    turn, kind = divmod(number, len(FAMILIES))
+    scene, other = _draw_scenes(world, FAMILIES[kind], turn % 2, rng)
+    return _ask(world, FAMILIES[kind], scene, other, rng)
 
 
 def _draw_scenes(world: World, family: str, turn: int, rng: np.random.Generator) -> tuple[Scene, Scene | None]:

@@ -35,7 +35,7 @@ def add_model(parser: argparse.ArgumentParser, flag: str = "--model") -> None:
     )
 
 
-def add_mode(parser: argparse.ArgumentParser) -> None:
+def add_mode(parser: "argparse._ActionsContainer") -> None:
     parser.add_argument(
         "--mode", choices=[str(mode) for mode in Mode], default=str(Mode.LATENT), help="default: latent"
     )

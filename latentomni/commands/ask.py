@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from latentomni.commands.arguments import add_command, add_mode, add_model, new_file, positive
+from latentomni.commands.arguments import add_command, add_model, new_file
+from latentomni.commands.settings import add_settings, given_settings
 from latentomni.commands.summary import block_line, summarise
-from latentomni.config import SamplingSpec
 from latentomni.events import LatentClosed, TextDelta
 from latentomni.trace import Trace
 
@@ -21,24 +21,22 @@ def add_to(commands: Any) -> None:
         "Ask a model about a clip and watch the answer and its latents stream.",
         'ask examples/1-colour.mp4 "Which colour is shown while the chirp plays?"',
         'ask clip.mp4 "What sound goes with the red circle?" --trace run.zip --json',
+        'ask clip.mp4 "What is seen?" --start 10 --end 20 --fps 4 --no-sound',
     )
     parser.add_argument("clip", metavar="CLIP", help="a video or sound file")
     parser.add_argument("question", metavar="QUESTION")
     add_model(parser)
-    add_mode(parser)
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument(
-        "--max-new-tokens", type=positive, default=SamplingSpec.max_new_tokens, metavar="N", help="default: %(default)s"
-    )
+    add_settings(parser)
     parser.add_argument("--trace", type=new_file, metavar="FILE", help="record the run here, for `inspect` and the app")
 
 
 def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     from latentomni.runtime import Runtime
 
-    sampling = SamplingSpec(seed=args.seed, max_new_tokens=args.max_new_tokens)
+    reading, latent, sampling = given_settings(args)
     runtime = Runtime.load(args.model)
-    events = runtime.stream(runtime.read(args.clip), args.question, args.mode, sampling)
+    clip = runtime.read(args.clip, reading=reading)
+    events = runtime.stream(clip, args.question, args.mode, sampling, latent=latent)
     trace = Trace.from_events([next(events)])
     for event in events:
         trace = trace.after(event)

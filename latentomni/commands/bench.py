@@ -68,8 +68,24 @@ def _train(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, A
     return bench_train(thinker, args.model, seed=args.seed, **repeats)
 
 
+def _ui(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
+    from latentomni.bench.ui import bench_ui
+
+    about.update(model=args.model)
+    return bench_ui(args.model, **repeats)
+
+
+def _evidence(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
+    from latentomni.bench.evidence import bench_evidence
+    from visualizers.timeline import compute_timeline, plot_timeline
+
+    return bench_evidence(seed=args.seed, draw=lambda trace: plot_timeline(compute_timeline(trace)), **repeats)
+
+
 def _describe(thinker: Any, about: dict[str, Any]) -> None:
     about.update(model=thinker.name, weights=thinker.weights, device=str(thinker.device))
 
 
-_BENCHES: dict[str, Callable[..., dict[str, Any]]] = {"decode": _decode, "media": _media, "train": _train}
+_BENCHES: dict[str, Callable[..., dict[str, Any]]] = {
+    "decode": _decode, "media": _media, "train": _train, "evidence": _evidence, "ui": _ui,
+}  # fmt: skip

@@ -8,10 +8,11 @@ import numpy as np
 from latentomni.answering import Answer, answer_batches
 from latentomni.avworld import heldout_questions, parse_answer, world_clip
 from latentomni.avworld.questions import FAMILIES, Question
+from latentomni.avworld.selftest import moment_lies_in
 from latentomni.clock import Window
 from latentomni.config import AttentionFlow, Mode
 from latentomni.events import LatentStep
-from latentomni.evidence import benjamini_hochberg, block_moment
+from latentomni.evidence import benjamini_hochberg
 from latentomni.runtime import Evidence, Runtime
 from latentomni.sequence import ClipFeatures
 
@@ -43,7 +44,7 @@ def evaluate_avworld(runtime: Runtime, n: int = 1000, seed: int | None = None, m
         "families": {f: _family(f, questions, answers) for f in FAMILIES},
         "without_audio": {"accuracy": _accuracy(questions, silent), "chance": _mean([q.chance_picture for q in questions])},
         "without_video": {"accuracy": _accuracy(questions, blind), "chance": _mean([q.chance_sound for q in questions])},
-        "window_iou": _mean([_window_iou(q, a) for q, a in zip(questions, answers, strict=True)]),
+        "window_iou": _mean([q.window_iou(a.windows) for q, a in zip(questions, answers, strict=True)]),
         "evidence": _evidence(runtime, features, questions, answers),
     }
 
@@ -59,11 +60,6 @@ def _mean(values: list[float]) -> float | None:
 
 def _right(question: Question, answer: Answer) -> bool:
     return parse_answer(question.family, answer.text) == question.answer
-
-
-def _window_iou(question: Question, answer: Answer) -> float:
-    """Mean over the question's steps; a step without a block counts as 0."""
-    return sum(told.iou(true) for told, true in zip(answer.windows, question.windows, strict=False)) / len(question.windows)
 
 
 def _accuracy(questions: list[Question], answers: list[Answer]) -> float | None:
@@ -111,9 +107,7 @@ def _score_block(who: str, steps: list[LatentStep], window: Window, scores: dict
     p = [s.p for s in steps]
     corrected = benjamini_hochberg(p) if None not in p else None
     for modality in ("visual", "audio"):
-        chosen = [s for s in steps if s.modality == modality]
-        span = block_moment([s.matches for s in chosen])
-        scores.setdefault(f"{who}_{modality}", []).append(span is not None and window.contains((span[0] + span[1]) / 2))
+        scores.setdefault(f"{who}_{modality}", []).append(moment_lies_in(window, steps, modality))
         if corrected is not None:
             called = [corrected[i] <= 0.05 for i, s in enumerate(steps) if s.modality == modality]
             for name in (modality, "all"):

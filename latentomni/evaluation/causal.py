@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from latentomni.anchors import pool_anchors
+from latentomni.anchors import anchors_over, pool_anchors
 from latentomni.attention_flow import Kind
 from latentomni.clock import Window
 from latentomni.config import Mode, SamplingSpec
@@ -150,11 +150,8 @@ def _choose_donor(runs: list[_Run], run: _Run, rng: np.random.Generator) -> int 
     return int(rng.choice(alike or fits)) if fits else None
 
 
-def _anchors(run: _Run, windows: list[Window] | tuple[Window, ...]) -> torch.Tensor:
-    """(S, K, D) pooled features of windows of the run's clip; its own latents where there is nothing to pool, as in silence."""
-    pooled = [pool_anchors(run.case.features, window, run.row.spec) for window in windows]
-    own = run.latents
-    return torch.stack([torch.where(exists[:, None], a.to(own), z) for (a, exists), z in zip(pooled, own, strict=True)])
+def _anchors(run: _Run, windows: Iterable[Window]) -> torch.Tensor:
+    return anchors_over(run.latents, run.case.features, windows, run.row.spec)
 
 
 def _try_arms(thinker: Thinker, runs: list[_Run], arms: tuple[Arm, ...], sampling: SamplingSpec, seed: int,

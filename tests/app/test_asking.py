@@ -1,72 +1,21 @@
 """Asking without a browser: the handlers are called as gradio calls them, with a tiny random model and a real sound file."""
 
 import pickle
-import wave
 from pathlib import Path
-from types import SimpleNamespace
 
 import gradio as gr
-import numpy as np
-import pytest
-import torch
 
-from app import asking, copy, handlers
+from app import asking, copy, downloads, handlers
 from app.page import AnswerPage, Page
 from app.session import Session
-from latentomni import checkpoints
-from latentomni.clock import SAMPLE_RATE_HZ
+from app.shared import runtime
 from latentomni.trace import Trace
 
-SETTINGS = ("latent", 0.0, 0, 24)
+SETTINGS = ("latent", 0.0, 1.0, 0, 24)
 SAME = Page()
 
 
-@pytest.fixture(scope="module")
-def model_folder(tokenizer, tmp_path_factory):
-    """The tiny checkpoint on disk, with weights that make it open latent blocks."""
-    thinker = checkpoints.build("tiny", tokenizer, seed=0)
-    with torch.no_grad():
-        for weight in (*thinker.text_model.parameters(), thinker.model.lm_head.weight):
-            if weight.ndim == 2:
-                weight *= 8
-        thinker.model.lm_head.weight[thinker.ids.trigger] *= 5
-    folder = tmp_path_factory.mktemp("tiny")
-    checkpoints.save(thinker, folder)
-    return folder
-
-
-@pytest.fixture
-def visitor(model_folder, monkeypatch, tmp_path):
-    """A request of a new visitor; uploads and answers lie in a folder of this test."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    if asking.runtime.name != str(model_folder):
-        asking.runtime.use(str(model_folder))
-    request = SimpleNamespace(session_hash=tmp_path.name)
-    yield request
-    handlers.leave(request)
-
-
-@pytest.fixture
-def clip(tmp_path):
-    """Three seconds of a tone, as a file."""
-    seconds = np.arange(3 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
-    with wave.open(str(tmp_path / "tone.wav"), "wb") as file:
-        file.setparams((1, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))
-        file.writeframes((9000 * np.sin(2 * np.pi * 440 * seconds)).astype("<i2").tobytes())
-    return str(tmp_path / "tone.wav")
-
-
-def asked(session, question, visitor, settings=SETTINGS):
-    """All pages of one answer, `begin` first."""
-    first = asking.begin(session, question, visitor)
-    return [first, *asking.answer(first.session, *settings, visitor)]
-
-
-def brought(clip, visitor):
-    return handlers.bring(Session(), clip, visitor).session
-
-
-def test_an_answer_streams_and_ends_as_a_turn_with_a_trace(visitor, clip):
+def test_an_answer_streams_and_ends_as_a_turn_with_a_trace(visitor, clip, asked, brought):
     first, *pages = asked(brought(clip, visitor), "What is seen?", visitor)
     assert (first.question, first.stop["interactive"], first.ask["interactive"]) == ("", True, False)
     assert first.conversation["turns"] == [{"question": "What is seen?", "answer": None, "is_live": True}]
@@ -82,7 +31,7 @@ def test_an_answer_streams_and_ends_as_a_turn_with_a_trace(visitor, clip):
     assert "This clip has no picture." in last.conversation["notices"]
 
 
-def test_pictures_and_sound_travel_once(visitor, clip):
+def test_pictures_and_sound_travel_once(visitor, clip, asked, brought):
     pages = asked(brought(clip, visitor), "What is seen?", visitor)
     assert all("media" not in page.inspector for page in pages if page.inspector != SAME.inspector)
     players = [page.player for page in pages if page.player != SAME.player]
@@ -90,24 +39,24 @@ def test_pictures_and_sound_travel_once(visitor, clip):
     assert players[0]["media"]["envelope"] and players[0]["key"] == pages[-1].inspector["clip"]["key"]
 
 
-def test_a_follow_up_reads_on_and_retry_goes_one_step_back(visitor, clip):
+def test_a_follow_up_reads_on_and_retry_goes_one_step_back(visitor, clip, asked, brought):
     session = asked(brought(clip, visitor), "What is seen?", visitor)[-1].session
     session = asked(session, "And then?", visitor)[-1].session
     first, second = (Trace.load(turn.trace) for turn in session.turns)
     assert second.prompt_tokens > first.prompt_tokens + first.tokens
     again = asking.retry(session, visitor)
     assert [turn["question"] for turn in again.conversation["turns"]] == ["What is seen?", "And then?"]
-    session = list(asking.answer(again.session, *SETTINGS, visitor))[-1].session
+    session = list(asking.answer(again.session, visitor, *SETTINGS))[-1].session
     repeated = Trace.load(session.turns[-1].trace)
     assert len(session.turns) == 2
     assert (repeated.prompt_tokens, repeated.text) == (second.prompt_tokens, second.text)
 
 
-def test_a_stopped_answer_is_kept_on_the_page_but_not_in_the_conversation(visitor, clip):
+def test_a_stopped_answer_is_kept_on_the_page_but_not_in_the_conversation(visitor, clip, asked, brought):
     session = asked(brought(clip, visitor), "What is seen?", visitor)[-1].session
     first = asking.begin(session, "And then?", visitor)
     pages = []
-    for page in asking.answer(first.session, "latent", 0.0, 0, 400, visitor):
+    for page in asking.answer(first.session, visitor, "latent", 0.0, 1.0, 0, 400):
         pages.append(page)
         if page.inspector != SAME.inspector:
             assert asking.stop(visitor).status["kind"] == "busy"
@@ -119,17 +68,17 @@ def test_a_stopped_answer_is_kept_on_the_page_but_not_in_the_conversation(visito
     assert again_trace.prompt_tokens == stopped_trace.prompt_tokens
 
 
-def test_one_answer_at_a_time(visitor, clip):
+def test_one_answer_at_a_time(visitor, clip, asked, brought):
     first = asking.begin(brought(clip, visitor), "What is seen?", visitor)
     second = asking.begin(first.session, "Quick!", visitor)
     assert second == SAME._replace(status={"text": copy.ERRORS["busy"], "kind": "error"})
-    assert len(list(asking.answer(first.session, *SETTINGS, visitor))) > 1
-    assert list(asking.answer(first.session, *SETTINGS, visitor)) == [AnswerPage()]
+    assert len(list(asking.answer(first.session, visitor, *SETTINGS))) > 1
+    assert list(asking.answer(first.session, visitor, *SETTINGS)) == [AnswerPage()]
 
 
-def test_what_was_cleared_does_not_come_back(visitor, clip):
+def test_what_was_cleared_does_not_come_back(visitor, clip, asked, brought):
     first = asking.begin(brought(clip, visitor), "What is seen?", visitor)
-    pages = asking.answer(first.session, *SETTINGS, visitor)
+    pages = asking.answer(first.session, visitor, *SETTINGS)
     next(pages)
     cleared = handlers.clear(first.session, visitor)
     assert (cleared.session, cleared.inspector, cleared.conversation) == (Session(), None, None)
@@ -137,7 +86,7 @@ def test_what_was_cleared_does_not_come_back(visitor, clip):
     assert asking.begin(Session(), "What is seen?", visitor).status["text"] == copy.ERRORS["no_clip"]
 
 
-def test_errors_are_one_sentence_and_change_nothing_else(visitor, clip, tmp_path, caplog):
+def test_errors_are_one_sentence_and_change_nothing_else(visitor, clip, asked, brought, tmp_path, caplog):
     session = brought(clip, visitor)
     assert asking.begin(session, "  ", visitor) == SAME._replace(
         status={"text": copy.ERRORS["no_question"], "kind": "error"}
@@ -148,27 +97,26 @@ def test_errors_are_one_sentence_and_change_nothing_else(visitor, clip, tmp_path
     assert refused.session == SAME.session and refused.file is None
     assert "broken.mp4 is not a video or sound file" in refused.status["text"]
     assert not caplog.records
-    (tmp_path / "gone").mkdir()
-    lost = Session(**{**vars(session), "folder": str(tmp_path / "gone" / "deeper")})
-    last = asked(lost, "What is seen?", visitor)[-1]
+    (tmp_path / "latentomni-runs").write_text("where runs would go")
+    last = asked(session, "What is seen?", visitor)[-1]
     assert last.status == {"text": copy.ERRORS["unexpected"], "kind": "error"}
     assert (last.session.turns, last.ask["interactive"]) == ((), True)
     assert "a handler failed" in caplog.text
 
 
-def test_a_saved_answer_opens_without_the_model(visitor, clip):
+def test_a_saved_answer_opens_without_the_model(visitor, clip, asked, brought):
     saved = asked(brought(clip, visitor), "What is seen?", visitor)[-1]
-    trace, report = asking.export(saved.session)
+    trace, report, _ = downloads.export(saved.session)
     assert "What is seen?" in Path(report).read_text(encoding="utf-8")
-    asking.runtime.use(asking.runtime.name)
+    runtime.use(runtime.name)
     opened = handlers.bring(Session(), trace, visitor)
-    assert not asking.runtime.is_loaded
+    assert not runtime.is_loaded
     assert opened.inspector == saved.inspector
     assert (opened.player["kind"], opened.player["key"]) == ("audio", saved.inspector["clip"]["key"])
     assert asking.retry(opened.session, visitor).status["text"] == copy.ERRORS["no_clip_in_trace"]
 
 
-def test_earlier_turns_can_be_shown_again(visitor, clip):
+def test_earlier_turns_can_be_shown_again(visitor, clip, asked, brought):
     session = asked(brought(clip, visitor), "What is seen?", visitor)[-1].session
     session = asked(session, "And then?", visitor)[-1].session
     page = handlers.choose_turn(session, gr.EventData(None, {"index": 0}))
@@ -176,6 +124,6 @@ def test_earlier_turns_can_be_shown_again(visitor, clip):
     assert handlers.choose_turn(session, gr.EventData(None, {"index": 7})).status["text"] == copy.ERRORS["gone"]
 
 
-def test_a_session_is_plain_values(visitor, clip):
+def test_a_session_is_plain_values(visitor, clip, asked, brought):
     session = asked(brought(clip, visitor), "What is seen?", visitor)[-1].session
     assert pickle.loads(pickle.dumps(session)) == session

@@ -1,11 +1,13 @@
 """What the page says about a model and an answer, and how the app is started."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from app import copy
+from app import copy, remarks
+from app.chinese import TEXTS
 from app.settings import Settings
 from latentomni.events import ClipRecord, Finished, Moments, Started
 from latentomni.trace import Trace
@@ -23,7 +25,7 @@ def trace():
 
 
 def test_what_is_missing_or_was_cut_is_said_with_the_answer(trace):
-    assert copy.notices(trace, is_foreign=False) == [
+    assert remarks.notices(trace, is_foreign=False) == [
         "This clip has no sound track.",
         "The answer was cut at the token limit.",
     ]
@@ -32,12 +34,12 @@ def test_what_is_missing_or_was_cut_is_said_with_the_answer(trace):
 def test_nano_says_that_it_knows_av_world_only(trace):
     can, cannot = copy.about("nano")
     assert "AV World only" in can and "24 coloured shapes and 6 sounds" in can and "Real videos" in cannot
-    assert "AV World only" in copy.notices(trace, is_foreign=True)[-1]
-    assert not any("AV World" in text for text in copy.notices(replace(trace, model="other"), is_foreign=True))
+    assert "AV World only" in remarks.notices(trace, is_foreign=True)[-1]
+    assert not any("AV World" in text for text in remarks.notices(replace(trace, model="other"), is_foreign=True))
 
 
 def test_random_weights_are_called_random(trace):
-    assert "random weights" in copy.notices(replace(trace, weights="random"), is_foreign=False)[-1]
+    assert "random weights" in remarks.notices(replace(trace, weights="random"), is_foreign=False)[-1]
 
 
 def test_the_caption_names_model_mode_and_cost(trace):
@@ -59,3 +61,16 @@ def test_bad_use_ends_with_code_2(capsys):
     with pytest.raises(SystemExit) as ended:
         Settings.read(["--quantization", "nf4"])
     assert ended.value.code == 2 and "nf4" in capsys.readouterr().err
+
+
+def test_every_text_of_the_page_has_its_chinese():
+    cards = [words for group in copy.arms() for words in (group["title"], *(c[k] for c in group["arms"] for k in ("title", "text")))]
+    choices = [words for named in copy.CHOICES.values() for words in named.values()]
+    said = [*copy.LABELS.values(), *copy.STATUS.values(), *copy.ERRORS.values(), *choices, *cards]
+    assert [text for text in said if text not in TEXTS] == []
+
+
+def test_a_translated_pattern_uses_the_places_of_its_text():
+    for english, chinese in TEXTS.items():
+        places = len(re.findall(r"\{\w*\}", english))
+        assert set(re.findall(r"\{(\w*)\}", chinese)) == {str(n + 1) for n in range(places)}, english

@@ -12,6 +12,7 @@ from latentomni.evidence import EvidenceBank
 from latentomni.trace import Trace
 
 INSTANTS, WIDTH, SECONDS = 2, 16, 6
+LIMIT_MS = 30_000  # of every single wait
 
 
 def jpeg(shade):
@@ -37,7 +38,7 @@ def moments(rng, cells, seconds):
 
 
 def make_events(
-    *, blocks=2, null=True, picture=True, sound=True, question="When is the beep?", text="Listen: ", answer="at 3 s"
+    *, blocks=2, null=True, picture=True, sound=True, question="When is the beep?", text="Listen: ", answer="at 3 s", level=0.5
 ):
     """Latent k of a block equals a moment of second (k + block) % 6; by their p, latents 3 and 5 are no evidence."""
     rng = np.random.default_rng(0)
@@ -68,10 +69,13 @@ def make_events(
             vector = at[0] if len(at) else np.ones(WIDTH, np.float32)
             found = banks[modality].matches(vector)
             instant, cell = (k // 2, (0, k % 2)) if modality == "visual" else (k - 4, None)
-            scores = banks[modality].by_time(banks[modality].nearest(vector[None]))[0]
+            scored = banks[modality].nearest(vector[None])
+            scores = banks[modality].by_time(scored)[0]
+            cells = scored[0, banks[modality].beside(found[0].moment)] if found else None
             p = 0.01 if null and found else None
             time_s = 2.0 * b + 1.5 + instant
-            yield LatentStep(b, k, modality, instant, cell, time_s, vector, found, p, 0.3, scores)
+            null_level = None if p is None else level
+            yield LatentStep(b, k, modality, instant, cell, time_s, vector, found, p, 0.3, scores, cells, null_level)
         yield LatentClosed(b, (0.01, 0.02, 0.02, 0.4, 0.01, 0.6) if null else None, 0.4)
         yield TextDelta(f"after {b}. ", (2, 3), 0.5)
     yield Finished("stop", answer, 8, 0.1, 0.6)
@@ -85,3 +89,26 @@ def events():
 @pytest.fixture
 def trace():
     return Trace.from_events(make_events())
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open html; every error, console message and request to elsewhere fails the test."""
+    complaints, pages = [], []
+
+    def opened(html, width=1280, scheme="light"):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+        page.set_default_timeout(LIMIT_MS)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request", lambda request: request.url.startswith(("data:", "about:")) or complaints.append(request.url)
+        )
+        page.set_content(html)
+        pages.append(page)
+        return page
+
+    yield opened
+    for page in pages:
+        page.close()
+    assert complaints == []

@@ -1,6 +1,8 @@
 /* Elements, times as text, and what a moment of the clip looks or sounds like. No data is ever parsed as HTML. */
 
 const SLICE = {near_s: 1, bars: 40}; // seconds of sound around a moment, bars that draw them
+const LEAST_NOW_S = 0.2; // a shorter moment counts as this long when one asks what lies under the playhead
+const PITCH_COLOURS = [[10, 12, 24], [60, 28, 92], [150, 44, 92], [232, 106, 44], [255, 226, 140]]; // silent to loud
 
 function el(tag, className = "", attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -27,7 +29,11 @@ function clock(seconds) {
 }
 
 function span(start, end) {
-  return end < 60 ? `${start.toFixed(1)}–${end.toFixed(1)} s` : `${clock(start)}–${clock(end)}`;
+  const digits = end - start < 0.15 ? 2 : 1; // an audio token lasts 0.04 s
+  if (end < 60) return `${start.toFixed(digits)}–${end.toFixed(digits)} s`;
+  if (end - start >= 1) return `${clock(start)}–${clock(end)}`;
+  const exact = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(digits).padStart(digits + 3, "0")}`;
+  return `${exact(start)}–${exact(end)}`;
 }
 
 /* Bars around the middle of a box of height 100: [left, width, half height] each. */
@@ -52,19 +58,43 @@ function describe(latent, slot, block) {
   ];
 }
 
+function isNow({evidence, matches: [best]}, seconds) { // the playhead stands in the moment it is most similar to
+  if (!best || evidence === false) return false;
+  const slack = Math.max(0, LEAST_NOW_S - (best.end_s - best.start_s)) / 2;
+  return best.start_s - slack - 1e-3 <= seconds && seconds < best.end_s + slack - 1e-3;
+}
+
+function bytes(text) {
+  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+}
+
+function decode({range: [low, high], codes}) { // numbers, null where there is none
+  return Array.from(bytes(codes), (code) => (code ? low + ((high - low) * (code - 1)) / 254 : null));
+}
+
+function latentRows(view, b) { // the latents of a block as a table, for both the strip and the timeline
+  const header = ["block", "slot", "modality", "row", "column", "stated_s", "start_s", "end_s", "score", "p", "evidence"];
+  return [header, ...view.blocks[b].latents.map((z, slot) => {
+    const best = z.matches[0] ?? {};
+    const place = z.cell ? z.cell.map((n) => n + 1) : [null, null];
+    return [b + 1, slot + 1, z.modality, ...place, z.time_s, best.start_s, best.end_s, best.score, z.p, z.evidence];
+  })];
+}
+
 function box([top, left, bottom, right]) { // shares of the frame as a style
   const percent = (share) => `${(100 * share).toFixed(2)}%`;
   return `top:${percent(top)};left:${percent(left)};width:${percent(right - left)};height:${percent(bottom - top)}`;
 }
 
-/* The pictures and the sound curve of one clip. */
+/* The pictures and the sound of one clip. */
 class ClipMedia {
   constructor(media, duration) {
     this.thumbnails = media.thumbnails;
     this.times = media.thumbnail_times_s;
     this.aspect = media.aspect;
-    this.envelope = Uint8Array.from(atob(media.envelope), (c) => c.charCodeAt(0));
+    this.envelope = bytes(media.envelope);
     this.hz = media.envelope_hz;
+    this.spectrogram = media.spectrogram ? {...media.spectrogram, levels: bytes(media.spectrogram.levels)} : null;
     this.duration = duration;
   }
 
@@ -117,4 +147,31 @@ class ClipMedia {
     return svg("svg", {viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true"},
       svg("path", {class: "li-slice is-around", d: bars(around)}), svg("path", {class: "li-slice", d: bars(inside)}));
   }
+
+  pitches(start, end) { // the spectrogram of a stretch as a picture, dark outside the clip; null without one
+    if (!this.spectrogram) return null;
+    const {levels, hz, edges_hz: edges} = this.spectrogram;
+    const bands = edges.length - 1;
+    const first = Math.round(start * hz);
+    const width = Math.max(1, Math.round(end * hz) - first);
+    const canvas = el("canvas", "", {width, height: bands});
+    const context = canvas.getContext("2d");
+    const picture = context.createImageData(width, bands);
+    for (let x = 0; x < width; x++) {
+      for (let band = 0; band < bands; band++) {
+        const level = first + x < 0 ? 0 : (levels[(first + x) * bands + band] ?? 0);
+        picture.data.set([...pitchColour(level / 255), 255], 4 * ((bands - 1 - band) * width + x));
+      }
+    }
+    context.putImageData(picture, 0, 0);
+    const image = el("img", "", {alt: "spectrogram of the sound around the moment", draggable: "false"});
+    image.src = canvas.toDataURL();
+    return image;
+  }
+}
+
+function pitchColour(share) {
+  const place = share * (PITCH_COLOURS.length - 1);
+  const i = Math.min(PITCH_COLOURS.length - 2, Math.floor(place));
+  return PITCH_COLOURS[i].map((channel, k) => channel + (PITCH_COLOURS[i + 1][k] - channel) * (place - i));
 }

@@ -3,14 +3,18 @@
    const inspector = LatentInspector.mount(element, {player: "video", theme: "host"});
    inspector.update(view);    any number of times; a view without media keeps the pictures and sound of the same clip
 
-   player: selector of the <video> or <audio> to seek, looked up whenever it is needed. theme: "auto" follows the
+   player: the <video> or <audio> to seek, or its selector, looked up whenever it is needed. theme: "auto" follows the
    system, "host" a `.dark` ancestor. parts: which parts, of "stage" (a still picture), "answer", "timeline" and
-   "blocks", in order. The element sends "latent-select" events with {block, slot, start_s}. */
+   "blocks", in order. The element sends "latent-select" events with {block, slot, start_s}. From elements of the page
+   outside any inspector it follows "latent-select", and "latent-seek" with {seconds} where it has a player. */
+
+const LEAST_PLAY_S = 0.5;
 
 class Inspector {
   constructor(root, {player = null, theme = "auto", parts = ["answer", "timeline", "blocks"]} = {}) {
-    Object.assign(this, {root, player, time: 0, view: null, media: null, key: null, selected: null, block: 0});
+    Object.assign(this, {root, player, time: 0, view: null, media: null, key: null, selected: null, block: 0, isMoved: false});
     root.classList.add("li");
+    root.dataset.inspector = "";
     root.dataset.theme = theme;
     this.tip = el("div", "li-tip", {role: "tooltip", hidden: ""});
     root.replaceChildren(el("div", "li-parts", {}, ...parts.map((part) => this.build(part))), this.tip);
@@ -18,39 +22,44 @@ class Inspector {
   }
 
   build(part) {
-    if (part === "timeline") return (this.timeline = new Timeline((seconds) => this.seek(seconds))).node;
+    if (part === "timeline") return (this.timeline = new Timeline((seconds) => this.seek(seconds), (...place) => this.pick(...place))).node;
     if (part === "stage") {
       this.stage = el("div", "li-stage", {}, el("img", "", {alt: "the picture at the current time"}));
       return this.stage;
     }
     if (part === "answer") {
-      this.text = el("p", "li-text", {"aria-live": "polite"});
-      return el("section", "li-card", {"aria-label": "answer"}, this.text);
+      this.answer = new AnswerText();
+      return this.answer.node;
     }
     this.strips = new Strips();
-    this.detail = el("aside", "li-card li-detail", {"aria-label": "selected latent", "aria-live": "polite"});
-    return el("div", "li-lower", {}, this.strips.node, this.detail);
+    this.detail = new Detail();
+    return el("div", "li-lower", {}, this.strips.node, this.detail.node);
   }
 
   listen() {
     const on = (name, handler) => this.root.addEventListener(name, handler);
     on("click", (event) => this.onClick(event));
-    on("keydown", (event) => {
-      if (event.key === "Escape") this.light(null);
-      if (event.target.matches(".li-cell") && this.strips.move(event.target, event.key)) event.preventDefault();
-    });
+    on("keydown", (event) => this.onKey(event));
     on("pointerover", (event) => this.light(event.target.closest("[data-slot]")));
     on("pointerleave", () => this.light(null));
     on("focusin", (event) => event.target.matches(":focus-visible") && this.light(event.target.closest("[data-slot]")));
     on("focusout", () => this.light(null));
-    const follow = (event) => this.player && event.target.matches?.(this.player) && this.follow();
-    const names = ["timeupdate", "seeking", "seeked", "play", "loadedmetadata"];
-    for (const name of names) document.addEventListener(name, follow, true); // media events do not bubble
-    this.unlisten = () => names.forEach((name) => document.removeEventListener(name, follow, true));
+    this.leaving = new AbortController();
+    const {signal} = this.leaving;
+    const follow = (event) => this.player && event.target === this.element && this.follow();
+    const home = typeof this.player === "string" ? document : this.player;
+    for (const name of ["timeupdate", "seeking", "seeked", "play", "loadedmetadata"]) {
+      home?.addEventListener(name, follow, {capture: true, signal}); // media events do not bubble
+    }
+    const hear = (name, handler) => document.addEventListener(name, (event) => {
+      if (this.view && !event.target.closest?.("[data-inspector]")) handler(event.detail);
+    }, {signal});
+    hear("latent-seek", ({seconds}) => this.player && this.seek(seconds));
+    hear("latent-select", ({block, slot}) => this.choose(block, slot));
   }
 
   destroy() {
-    this.unlisten();
+    this.leaving.abort();
     this.timeline?.resizing.disconnect();
     cancelAnimationFrame(this.frame);
     this.root.replaceChildren();
@@ -58,7 +67,7 @@ class Inspector {
 
   update(view) {
     const isOther = view.clip.key !== this.key;
-    if (isOther) Object.assign(this, {key: view.clip.key, media: null, time: 0, selected: null});
+    if (isOther) Object.assign(this, {key: view.clip.key, media: null, time: 0, selected: null, isMoved: false});
     if (view.media) this.media = new ClipMedia(view.media, view.clip.duration_s);
     const last = Math.max(0, view.blocks.length - 1);
     if (!view.blocks[this.selected?.block]?.latents[this.selected?.slot]) this.selected = null;
@@ -76,79 +85,36 @@ class Inspector {
 
   show(block) { // make a block the one whose latents stand on the timeline
     this.block = block;
-    if (this.text) this.drawText();
+    this.answer?.update(this.view, block);
     this.timeline?.update(this.view, this.media, block);
-    if (this.detail) this.drawDetail();
+    this.detail?.update(this.view, this.media, this.selected, Boolean(this.element));
     this.mark();
-  }
-
-  drawText() {
-    const {pieces, running, blocks} = this.view;
-    const wanted = 2 * pieces.length - 1; // text, chip, text, chip, text
-    while (this.text.childNodes.length > wanted) this.text.lastChild.remove();
-    const signs = () => [el("i"), el("i"), el("span")];
-    const chip = (block) => el("button", "li-chip", {type: "button", "data-block": block}, ...signs());
-    for (let i = this.text.childNodes.length; i < wanted; i++) {
-      this.text.append(i % 2 ? chip((i - 1) / 2) : document.createTextNode(""));
-    }
-    pieces.forEach((piece, i) => setText(this.text.childNodes[2 * i], piece));
-    blocks.forEach((block, b) => {
-      const shown = this.text.childNodes[2 * b + 1];
-      setText(shown.lastChild, span(...block.window));
-      shown.setAttribute("aria-label", `latent block ${b + 1}, window ${span(...block.window)}`);
-      shown.setAttribute("aria-current", b === this.block);
-    });
-    this.text.classList.toggle("li-running", running);
-  }
-
-  drawDetail() {
-    const latent = this.selected && this.latent(this.selected);
-    const block = latent && this.view.blocks[this.selected.block];
-    const hint = this.view.blocks.length ? "Choose a cell to see the moments it is most similar to, and to play them."
-      : this.view.running ? "Latent blocks appear here while the answer is computed." : "This answer used no latents.";
-    const drawn = JSON.stringify([this.selected, latent, block?.closed, this.media !== null, hint]);
-    if (drawn === this.detail.drawn) return;
-    this.detail.drawn = drawn;
-    this.detail.parentNode.classList.toggle("is-bare", !this.view.blocks.length && !this.view.running);
-    const facts = latent ? this.facts(latent, this.selected.slot, block) : [el("p", "li-empty", {}, hint)];
-    this.detail.replaceChildren(...facts);
-  }
-
-  facts(latent, slot, block) {
-    const {modality, matches, matches: [best]} = latent;
-    const [first, ...rest] = describe(latent, slot, block).slice(best ? 2 : 0);
-    const small = el("p", "li-small li-muted", {}, `${rest.join(", ")}; ${first}`);
-    const note = el("p", "li-note", {}, "By features alone. Similar does not mean used.");
-    if (!best) return [small];
-    const picture = el("div", "li-view", {"data-modality": modality}, ...(this.media?.moment(modality, best) ?? []));
-    if (modality === "visual") picture.style.aspectRatio = this.media?.aspect ?? 16 / 9;
-    const time = el("b", "", {"data-modality": modality}, span(best.start_s, best.end_s));
-    const said = el("p", "li-said", {}, "Most similar to ", time);
-    const played = `${best.start_s} ${best.end_s}`;
-    const play = el("button", "li-play", {type: "button", "data-play": played}, "Play this moment");
-    const ranks = el("ol", "li-ranks", {"aria-label": "nearest moments"});
-    ranks.append(...matches.map((match) => this.rank(modality, match)));
-    return [picture, said, small, ...(this.element ? [play] : []), ranks, note];
-  }
-
-  rank(modality, match) { // a line of the list of nearest moments
-    const {rank, start_s: start, end_s: end} = match;
-    const score = match.score.toFixed(2);
-    const label = `rank ${rank}, ${span(start, end)}, score ${score}; go there`;
-    return el("li", "", {}, el("button", "", {type: "button", "data-seek": start, "aria-label": label},
-      el("span", "li-muted", {}, rank), this.media?.sign(modality, match) ?? "", el("span", "", {}, span(start, end)),
-      el("span", "li-muted", {}, score)));
   }
 
   /* ---- selection ---- */
   select(block, slot) {
+    const start_s = this.choose(block, slot);
+    if (start_s === null) return;
+    this.root.dispatchEvent(new CustomEvent("latent-select", {bubbles: true, detail: {block, slot, start_s}}));
+  }
+
+  choose(block, slot) { // show a latent and go to its moment; its start in seconds, null where there is no such latent
     const latent = this.latent({block, slot});
-    if (!latent) return;
+    if (!latent) return null;
     this.selected = {block, slot};
     this.show(block);
     const start_s = latent.matches[0]?.start_s ?? latent.time_s;
     this.seek(start_s);
-    this.root.dispatchEvent(new CustomEvent("latent-select", {bubbles: true, detail: {block, slot, start_s}}));
+    return start_s;
+  }
+
+  pick(seconds, modality) { // the latent of the shown block whose evidence lies nearest, of one modality or of any
+    const middle = ({matches: [best]}) => (best.start_s + best.end_s) / 2;
+    const far = (z) => Math.abs(middle(z) - seconds);
+    const found = (this.view.blocks[this.block]?.latents ?? []).map((z, slot) => [z, slot])
+      .filter(([z]) => z.matches.length && (!modality || z.modality === modality))
+      .sort(([a], [b]) => (a.evidence === false) - (b.evidence === false) || far(a) - far(b))[0];
+    if (found) this.select(this.block, found[1]);
   }
 
   twins({block, slot}) { // everything that stands for one latent: its cell, its two dots, its line
@@ -159,6 +125,7 @@ class Inspector {
     for (const node of this.root.querySelectorAll(".is-lit")) node.classList.remove("is-lit");
     for (const node of this.root.querySelectorAll('[aria-pressed="true"]')) node.setAttribute("aria-pressed", "false");
     if (!this.selected) return;
+    this.answer?.light(this.selected.block);
     for (const node of this.twins(this.selected)) {
       node.classList.add("is-lit");
       if (!node.matches(".li-cell")) continue;
@@ -174,6 +141,7 @@ class Inspector {
     this.tip.hidden = !latent;
     if (!latent) return;
     for (const twin of this.twins(node.dataset)) twin.classList.add("is-lit");
+    this.answer?.light(node.dataset.block);
     setText(this.tip, describe(latent, Number(node.dataset.slot), this.view.blocks[node.dataset.block]).join("\n"));
     const [box, root] = [node.getBoundingClientRect(), this.root.getBoundingClientRect()];
     const left = box.left - root.left + box.width / 2 - this.tip.offsetWidth / 2;
@@ -182,7 +150,25 @@ class Inspector {
     this.tip.style.top = `${above + root.top > 0 ? above : box.bottom - root.top + 8}px`;
   }
 
+  onKey(event) {
+    const {key, target} = event;
+    if (key === "Escape") this.light(null);
+    if (!target.matches(".li-cell")) return;
+    const next = this.strips.move(target, key);
+    if (key !== "Enter" && !next) return;
+    event.preventDefault(); // Enter would click
+    const {block, slot} = (next ?? target).dataset;
+    this.select(Number(block), Number(slot));
+    const best = this.latent({block, slot})?.matches[0];
+    if (key === "Enter" && best) this.play(best.start_s, best.end_s);
+  }
+
   onClick(event) {
+    const curve = event.target.closest("[data-curve]");
+    if (curve) {
+      const box = curve.getBoundingClientRect();
+      return this.seek(((event.clientX - box.left) / box.width) * this.view.clip.duration_s);
+    }
     const {slot, block, seek, play} = event.target.closest("[data-block], [data-seek], [data-play]")?.dataset ?? {};
     if (slot !== undefined) this.select(Number(block), Number(slot));
     else if (seek !== undefined) this.seek(Number(seek));
@@ -195,20 +181,22 @@ class Inspector {
 
   /* ---- the player ---- */
   get element() {
-    return this.player ? document.querySelector(this.player) : null;
+    return typeof this.player === "string" ? document.querySelector(this.player) : this.player;
   }
 
   seek(seconds) {
     this.time = Math.min(this.view.clip.duration_s, Math.max(0, seconds));
     this.stopAt = Infinity;
+    this.isMoved = true;
     if (this.element) this.element.currentTime = this.time;
     this.drawTime();
   }
 
-  play(start, end) {
-    this.seek(start);
-    this.stopAt = end;
-    this.element?.play();
+  play(start, end) { // a moment shorter than the ear needs is played with what surrounds it
+    const more = Math.max(0, LEAST_PLAY_S - (end - start)) / 2;
+    this.seek(start - more);
+    this.stopAt = end + more;
+    this.element?.play()?.catch(() => {}); // a browser may refuse, or a later seek may interrupt it
   }
 
   follow() { // take the player's time, at every frame while it plays
@@ -220,14 +208,15 @@ class Inspector {
       player.pause();
     }
     const isPlaying = Boolean(player && !player.paused && !player.ended);
-    this.drawTime(isPlaying);
+    this.isMoved ||= isPlaying || this.time > 0;
+    this.drawTime();
     cancelAnimationFrame(this.frame);
     if (isPlaying) this.frame = requestAnimationFrame(() => this.follow());
   }
 
-  drawTime(isPlaying = false) {
-    this.timeline?.setTime(this.time);
-    this.strips?.setTime(this.time, isPlaying);
+  drawTime() { // nothing is lit before the player has been used
+    this.timeline?.setTime(this.time, this.isMoved);
+    this.strips?.setTime(this.isMoved ? this.time : NaN);
     if (!this.stage) return;
     this.stage.style.aspectRatio = this.media?.aspect ?? 16 / 9;
     const source = this.media?.frameAt(this.time + 1e-3) ?? "";

@@ -31,7 +31,7 @@ class Strips {
     const times = Array.from({length: instants}, () => el("time"));
     const across = instants % 3 === 0 && instants % 4 ? 3 : Math.min(4, instants);
     const equal = (count) => `grid-template-columns:repeat(${count},minmax(0,1fr))`;
-    const label = `latents of block ${b + 1}; arrow keys move, Enter goes to the moment`;
+    const label = `latents of block ${b + 1}; arrow keys and a click go to the moment, Enter plays it`;
     const strip = el("div", "li-grid", {role: "group", style: equal(across), "aria-label": label},
       ...times.map((time, i) => el("div", "li-instant", {}, time,
         el("div", "li-pictures", {style: equal(columns)}, ...cells.slice(i * rows * columns, (i + 1) * rows * columns)),
@@ -39,6 +39,7 @@ class Strips {
     const [state, facts] = [el("span", "li-small li-muted"), el("p", "li-facts")];
     const title = el("header", "", {}, el("h3", "", {}, `Latent block ${b + 1}`), state);
     const node = el("article", "li-card li-block", {"aria-label": `latent block ${b + 1}`}, title, facts, strip);
+    node.append(exportMenu(node, `latent-block-${b + 1}`, () => latentRows(this.view, b)));
     this.node.append(node);
     return {node, cells, state, facts, times};
   }
@@ -98,10 +99,10 @@ class Strips {
   move(cell, key) {
     const slot = this.neighbour(Number(cell.dataset.slot), key);
     const next = slot === null ? null : this.blocks[cell.dataset.block].cells[slot];
-    if (!next?.drawn) return false;
+    if (!next?.drawn) return null;
     this.rove(next);
     next.focus();
-    return true;
+    return next;
   }
 
   neighbour(slot, key) { // instants lie side by side, the sound below the pictures
@@ -119,12 +120,10 @@ class Strips {
     return Math.floor(across / columns) * pictures + row * columns + (across % columns);
   }
 
-  setTime(seconds, isPlaying) { // cells whose moment is heard and seen now
+  setTime(seconds) { // light the cells whose moment is under the playhead
     this.view.blocks.forEach((block, b) => this.blocks[b].cells.forEach((cell, slot) => {
       const latent = block.latents[slot];
-      const best = latent?.evidence === false ? null : latent?.matches[0];
-      const isNow = isPlaying && best && best.start_s - 1e-3 <= seconds && seconds < best.end_s - 1e-3;
-      cell.classList.toggle("is-playing", Boolean(isNow));
+      cell.classList.toggle("is-now", Boolean(latent) && isNow(latent, seconds));
     }));
   }
 }

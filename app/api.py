@@ -1,0 +1,154 @@
+"""Named endpoints for programs and agents: the same runs as on the page, without a page. Served as MCP tools where `mcp` is installed."""
+
+import functools
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio import FileData
+
+from app.page import failed
+from app.shared import runs, runtime
+from latentomni.config import ReadingSpec, SamplingSpec
+from latentomni.trace import Trace
+
+__all__ = ["ask_video", "decode_latent", "get_trace", "has_mcp", "intervene", "publish"]
+
+_LANE = {"concurrency_id": "model", "concurrency_limit": 1}
+
+
+def has_mcp() -> bool:
+    return find_spec("mcp") is not None
+
+
+def publish() -> None:
+    """Offer the endpoints; called while the page is built. What asks the model waits in its lane."""
+    for endpoint, lane in ((ask_video, _LANE), (get_trace, {}), (decode_latent, {}), (intervene, _LANE)):
+        gr.api(_spoken(endpoint), api_name=endpoint.__name__, **lane)
+
+
+def ask_video(video: FileData, question: str, mode: str = "latent", seed: int = 0, temperature: float = 0.0, max_new_tokens: int = 256) -> dict:
+    """
+    Ask a question about a video or sound file, and get the answer with its latent blocks.
+
+    Args:
+        video: The video or sound file.
+        question: What to ask about it.
+        mode: How to answer: latent, text-cot or direct.
+        seed: Seed of the sampling.
+        temperature: 0 always takes the likeliest word.
+        max_new_tokens: Longest answer, in tokens.
+    Returns:
+        The run's id (`run`), which the other tools take, the answer, the text around its blocks, tokens, seconds, and the blocks:
+        window in seconds and, per latent, modality, time and the moment of the clip it is most similar to.
+    """
+    sampling = SamplingSpec(float(temperature), seed=int(seed), max_new_tokens=int(max_new_tokens))
+    path = video["path"] if isinstance(video, dict) else video.path
+    model = runtime.get()
+    trace = model.answer(runtime.read(path, lambda: False, ReadingSpec()), question, mode, sampling)
+    run, _ = runs.keep(trace, Path(path).stem, clip=path)
+    return {"run": run, **_told(trace)}
+
+
+def _spoken(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """The endpoint, whose refusals reach the caller as a sentence."""
+
+    @functools.wraps(endpoint)
+    def wrapped(*values: Any, **named: Any) -> Any:
+        try:
+            return endpoint(*values, **named)
+        except Exception as error:
+            raise gr.Error(failed(error)["text"]) from error
+
+    return wrapped
+
+
+def get_trace(run: str) -> FileData:
+    """
+    Get the trace of a run: one zip of JSON, safetensors, pictures and sound, which the app and the library open.
+
+    Args:
+        run: The id that ask_video or intervene gave.
+    Returns:
+        The trace file.
+    """
+    path = runs.find(run)
+    return FileData(path=path, orig_name=Path(path).name)
+
+
+def decode_latent(run: str, block: int = 0, latent: int = 0) -> dict:
+    """
+    Say which moments of the clip one latent of a run is most similar to. Similar does not mean used: see intervene.
+
+    Args:
+        run: The id that ask_video or intervene gave.
+        block: Number of the latent block, from 0.
+        latent: Number of the latent in its block, from 0.
+    Returns:
+        modality, time_s (its place on the clip's clock), p (against latents of other clips), and the moments, best first.
+    """
+    trace = Trace.load(runs.find(run))
+    matches = trace.evidence(int(latent), int(block))
+    return {**_latent(trace.blocks[int(block)].latents[int(latent)]), "moments": [_moment(match) for match in matches]}
+
+
+def intervene(
+    run: str, arm: str = "zero", block: int = -1, latent: int = -1, modality: str = "", start_s: float = 0.0, end_s: float = 0.0
+) -> dict:
+    """
+    Change the latents of a run, or its clip, and let the model answer again: does it matter for the answer?
+
+    Args:
+        run: The id that ask_video gave.
+        arm: zero, mean, noise, other_clip, other_time, shuffled, removed_markers_kept, markers_removed, pause_tokens, visual_only,
+            audio_only or oracle change latents; black_out, mute and shift_sound change the clip.
+        block: Number of the block to change, from 0; -1 changes all.
+        latent: Number of the latent to change, from 0; -1 changes the whole block.
+        modality: visual or audio to change the latents of one modality only.
+        start_s: Start of the window that black_out or mute changes, in seconds.
+        end_s: End of that window.
+    Returns:
+        The answer before and after, whether it flipped, probabilities, the change of the margin, and the matched control; `run` is
+        the id of the new answer.
+    """
+    from latentomni.reruns import Change, rerun
+
+    from latentomni.clock import Window
+
+    trace, clip = Trace.load(runs.find(run)), runs.clip(run)
+    window = Window(float(start_s), float(end_s)) if end_s > start_s else None
+    change = Change(arm, block=None if block < 0 else int(block), latent=None if latent < 0 else int(latent), modality=modality, window=window)
+    read = runtime.read(clip, lambda: False, ReadingSpec.from_dict(trace.reading or {}))
+    outcome = rerun(runtime.get(), read, trace, change)
+    after, _ = runs.keep(outcome.after, Path(clip).stem, clip=clip)
+    control = outcome.control
+    return {
+        "run": after, "arm": arm, "before": outcome.before.answer, "after": outcome.after.answer, "flipped": outcome.flipped,
+        "probabilities": {answer: list(pair) for answer, pair in outcome.probabilities.items()}, "margin_change": outcome.margin_change,
+        "control": control and {"what": control.what, "answer": control.answer, "flipped": control.flipped, "margin_change": control.margin_change},
+        "notices": list(outcome.notices),
+    }  # fmt: skip
+
+
+def _told(trace: Trace) -> dict[str, Any]:
+    blocks = [
+        {
+            "window_s": [block.window.start_s, block.window.end_s],
+            "window_source": block.window_source,
+            "latents": [
+                {**_latent(z), "evidence": _moment(z.matches[0]) if z.matches else None} for z in block.latents
+            ],
+        }
+        for block in trace.blocks
+    ]
+    return {"answer": trace.answer, "text": trace.text, "tokens": trace.tokens, "seconds": trace.elapsed_s, "blocks": blocks}
+
+
+def _latent(latent: Any) -> dict[str, Any]:
+    return {"modality": latent.modality, "time_s": latent.time_s, "p": latent.p if latent.p_corrected is None else latent.p_corrected}
+
+
+def _moment(match: Any) -> dict[str, Any]:
+    return {"start_s": match.start_s, "end_s": match.end_s, "rank": match.rank, "score": match.score}

@@ -1,0 +1,208 @@
+"""How the web app feels: `app.py` in a process of its own, driven through a headless browser as a visitor would.
+
+Every wait is bounded, and server and browser end with the measurement, however it ends.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from latentomni.errors import RequestError
+
+__all__ = ["bench_ui"]
+
+_ROOT = Path(__file__).parents[2]
+_START_S = 180
+_WAIT_MS = 120_000
+_LATENTS = 40
+_FLAGS = ("--no-sandbox", "--disable-gpu", "--no-zygote", "--disable-quic", "--no-first-run", "--disable-background-networking")
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_log = logging.getLogger(__name__)
+
+# What the page tells of itself. Times are milliseconds of the page's own clock.
+_PROBES = """
+window.probe = {tasks: [], shift: 0, cell: null, seek: null, done: null};
+new PerformanceObserver(list => list.getEntries().forEach(e => probe.tasks.push([e.startTime, e.duration])))
+  .observe({type: "longtask", buffered: true});
+new PerformanceObserver(list => list.getEntries().forEach(e => e.hadRecentInput || (probe.shift += e.value)))
+  .observe({type: "layout-shift", buffered: true});
+const cells = () => document.querySelectorAll("#inspector .li-cell:not(.is-pending)").length;
+const kind = () => document.querySelector("#status .lo-status")?.dataset.kind;
+new MutationObserver(() => {
+  if (probe.asked == null) return;
+  probe.cleared ||= cells() === 0;
+  if (probe.cleared && probe.cell === null && cells() > 0) probe.cell = performance.now() - probe.asked;
+  probe.begun ||= kind() === "busy";
+  if (probe.begun && probe.done === null && kind() !== "busy") probe.done = performance.now();
+}).observe(document.body, {subtree: true, childList: true, attributes: true, attributeFilter: ["class", "data-kind"]});
+document.addEventListener("click", event => {
+  if (event.target.closest?.("#ask")) Object.assign(probe, {asked: performance.now(), cell: null, cleared: cells() === 0, begun: false, done: null});
+  if (event.target.closest?.("#stop")) probe.stopped = performance.now();
+  if (event.target.closest?.(".li-cell")) Object.assign(probe, {clicked: performance.now(), seek: null});
+}, true);
+document.addEventListener("seeked", () => (probe.seek ??= performance.now() - probe.clicked), true);
+"""
+
+
+def bench_ui(model: str = "nano", repeats: int = 5) -> dict[str, Any]:
+    """Medians over `repeats` of what a visitor waits for.
+
+    first_cell_s: Ask to the first latent on the page, the model loaded; first_visit_s: the same for the first question of a
+    fresh server. seek_ms: click on a latent to the player at its moment. stop_s: Stop to the end of the run. long_task_ms:
+    sum of the browser's long tasks while 40 latents stream. layout_shift: over the whole visit. example_open_s: click to the
+    recorded answer with its latents and clip. RequestError where playwright or a browser is missing.
+    """
+    _browser_path()
+    with tempfile.TemporaryDirectory() as cache, _served(model, cache) as address, _page(address) as page:
+        opened_s = [_open_example(page, number) for number in range(repeats)]
+        first_visit_s, *_ = _ask(page)
+        found = [_ask(page) for _ in range(repeats)]
+        streamed = [(latents, tasks_ms) for _, latents, tasks_ms in found]
+        while sum(latents for latents, _ in streamed) < _LATENTS and len(streamed) < 40:
+            streamed.append(_ask(page)[1:])
+        enough = _first(streamed)
+        seeks_ms = [_seek(page, number) for number in range(repeats)]
+        stops_s = [_stop(page) for _ in range(repeats)]
+        shift = page.evaluate("probe.shift")
+    return {
+        "first_cell_s": statistics.median(cell for cell, _, _ in found),
+        "first_visit_s": first_visit_s,
+        "seek_ms": statistics.median(seeks_ms),
+        "stop_s": statistics.median(stops_s),
+        "long_task_ms": sum(tasks_ms for _, tasks_ms in enough),
+        "layout_shift": shift,
+        "example_open_s": statistics.median(opened_s),
+        "latents": sum(latents for latents, _ in enough),
+        "repeats": repeats,
+        "shape": f"{model}, headless Chromium, 1280 x 900 px, {os.cpu_count()} cores, medians of {repeats}",
+    }
+
+
+def _first(streamed: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """As many answers as it takes to come to 40 latents."""
+    for count in range(1, len(streamed) + 1):
+        if sum(latents for latents, _ in streamed[:count]) >= _LATENTS:
+            return streamed[:count]
+    return streamed
+
+
+def _browser_path() -> str:
+    try:
+        import playwright.sync_api  # noqa: F401
+    except ImportError as error:
+        raise RequestError("bench ui needs the Python package playwright, which is missing; install latentomni[test].") from error
+    path = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if path is None:
+        raise RequestError(f"bench ui needs one of the browsers {', '.join(_BROWSERS)}, and found none; install chromium.")
+    return path
+
+
+@contextmanager
+def _served(model: str, cache: str) -> Iterator[str]:
+    """The app's address; its process group is killed at the end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "app.py", "--model", model, "--host", "127.0.0.1", "--port", str(port)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False", "LATENTOMNI_CACHE": cache}
+    server = subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        _await_port(server, port)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.communicate()
+
+
+def _await_port(server: subprocess.Popen, port: int) -> None:
+    deadline_s = time.monotonic() + _START_S
+    while time.monotonic() < deadline_s:
+        if server.poll() is not None:
+            raise RequestError(f"The app ended before it served: {server.stderr.read().decode(errors='replace').strip()[-300:]}")
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise RequestError(f"The app did not serve within {_START_S} s; try again on a machine with less to do.")
+
+
+@contextmanager
+def _page(address: str) -> Iterator[Any]:
+    """The app's page with its probes, in a browser that ends with it."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=_browser_path(), args=list(_FLAGS), timeout=_WAIT_MS)
+        try:
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.set_default_timeout(_WAIT_MS)
+            page.goto(address)
+            page.wait_for_selector(".lo-card")
+            page.evaluate(_PROBES)
+            yield page
+        finally:
+            browser.close()
+
+
+def _open_example(page: Any, number: int) -> float:
+    """Seconds from the click to the answer with its latents and a clip that can play."""
+    cards = page.locator(".lo-card")
+    card = cards.nth(number % cards.count())
+    question, begun_s = card.locator("span").last.text_content(), time.perf_counter()
+    card.click()
+    page.locator("h2.lo-turn", has_text=question).wait_for()
+    page.wait_for_function("cells() > 0 && document.querySelector('#clip-player')?.readyState >= 1")
+    return time.perf_counter() - begun_s
+
+
+def _ask(page: Any) -> tuple[float, int, float]:
+    """Ask the last example's own question; returns seconds to the first latent, how many came, and ms of long tasks."""
+    page.locator("#question textarea").fill(page.locator("h2.lo-turn").inner_text())
+    page.wait_for_selector("#ask:not([disabled])")
+    page.locator("#ask").click()
+    page.wait_for_function("probe.done !== null")
+    cell_ms, latents = page.evaluate("[probe.cell, cells()]")
+    if cell_ms is None:
+        raise RequestError("The model answered without a latent, so nothing can be timed; choose one that reasons in latents.")
+    tasks_ms = page.evaluate("probe.tasks.filter(([at]) => at >= probe.asked && at <= probe.done).reduce((sum, [, ms]) => sum + ms, 0)")
+    _log.info("ui: first latent after %.0f ms, %d latents, %.0f ms of long tasks", cell_ms, latents, tasks_ms)
+    return cell_ms / 1000, latents, tasks_ms
+
+
+def _seek(page: Any, number: int) -> float:
+    """Milliseconds from a click on a latent to the player at its moment."""
+    cells = page.locator("#inspector .li-cell:not(.is-pending):not(.is-none)")
+    page.evaluate("() => new Promise(done => {const p = document.querySelector('#clip-player'); p.onseeked = done; p.currentTime = p.duration;})")
+    cells.nth(number % cells.count()).click()
+    page.wait_for_function("probe.seek !== null")
+    return page.evaluate("probe.seek")
+
+
+def _stop(page: Any) -> float:
+    """Seconds from Stop to the end of a run that would have gone on: 16 blocks in any words that come."""
+    settings = page.locator("#settings")
+    if not settings.get_by_label("Seed").is_visible():
+        settings.locator("> button").click()
+    for label, value in (("number input for Temperature", "2"), ("number input for Longest answer", "1024")):
+        settings.get_by_label(label).first.fill(value)
+        settings.get_by_label(label).first.press("Tab")
+    page.locator("#mode").get_by_label("Words").check()
+    page.locator("#question textarea").fill(page.locator("h2.lo-turn").inner_text())
+    page.wait_for_selector("#ask:not([disabled])")
+    page.locator("#ask").click()
+    page.wait_for_function("document.querySelector('#inspector .li-text')?.textContent.length > 40")
+    page.locator("#stop").click()
+    page.wait_for_function("probe.done !== null")
+    return page.evaluate("(probe.done - probe.stopped) / 1000")

@@ -1,0 +1,56 @@
+"""The named endpoints, called as programs call them: over the network by gradio's own client, with the tiny random model."""
+
+import socket
+
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from app.settings import Settings
+from app.ui import build, launch
+from latentomni.trace import Trace
+
+NAMES = {"/ask_video", "/get_trace", "/decode_latent", "/intervene"}
+
+
+@pytest.fixture(scope="module")
+def client(model_folder, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        settings = Settings(str(model_folder), "127.0.0.1", port)
+        demo = build(settings)
+        launch(demo, settings, prevent_thread_lock=True, quiet=True, _frontend=False)
+        yield Client(f"http://127.0.0.1:{port}/", verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
+        demo.close()
+
+
+def test_the_four_endpoints_and_nothing_of_the_page_are_public(client):
+    told = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(told) == NAMES
+    assert [p["parameter_name"] for p in told["/decode_latent"]["parameters"]] == ["run", "block", "latent"]
+
+
+def test_a_program_asks_decodes_intervenes_and_keeps_the_trace(client, clip):
+    asked = client.predict(handle_file(clip), "What is seen?", max_new_tokens=24, api_name="/ask_video")
+    trace = Trace.load(client.predict(asked["run"], api_name="/get_trace"))
+    assert (trace.question, trace.answer) == ("What is seen?", asked["answer"])
+    assert [len(block["latents"]) for block in asked["blocks"]] == [len(block.latents) for block in trace.blocks]
+    last = len(trace.blocks[0].latents) - 1
+    latent = client.predict(asked["run"], 0, last, api_name="/decode_latent")
+    assert latent["modality"] == trace.blocks[0].latents[last].modality == "audio"
+    assert [m["start_s"] for m in latent["moments"]] == [m.start_s for m in trace.blocks[0].latents[last].matches]
+    again = client.predict(asked["run"], "zero", api_name="/intervene")
+    assert again["before"] == asked["answer"] and again["flipped"] == (again["after"] != again["before"])
+    assert Trace.load(client.predict(again["run"], api_name="/get_trace")).answer == again["after"]
+
+
+def test_refusals_are_sentences(client, clip):
+    with pytest.raises(AppError, match=r"no run of that name"):
+        client.predict("x" * 22, api_name="/get_trace")
+    with pytest.raises(AppError, match=r"unknown Mode 'aloud'"):
+        client.predict(handle_file(clip), "What is seen?", "aloud", api_name="/ask_video")
