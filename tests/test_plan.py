@@ -95,7 +95,7 @@ def test_a_model_without_weights_is_planned_as_the_loaded_one(tiny, make_clip, t
 def test_a_published_layout_is_planned_and_a_hub_id_is_not_fetched():
     sizes = checkpoints.load("random:qwen2.5-omni-7b", device="meta")
     assert 8.8e9 < sum(parameter_counts(sizes).values()) < 9.0e9
-    with pytest.raises(CheckpointError, match="'Qwen/Qwen2.5-Omni-7B' is no folder on this machine, and a plan fetches nothing"):
+    with pytest.raises(CheckpointError, match=r"'Qwen/Qwen2\.5-Omni-7B' is no folder on this machine, and a plan fetches nothing"):
         checkpoints.load("Qwen/Qwen2.5-Omni-7B", device="meta")
 
 
