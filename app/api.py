@@ -113,9 +113,8 @@ def intervene(
         The answer before and after, whether it flipped, probabilities, the change of the margin, and the matched control; `run` is
         the id of the new answer.
     """
-    from latentomni.reruns import Change, rerun
-
     from latentomni.clock import Window
+    from latentomni.reruns import Change, rerun
 
     trace, clip = Trace.load(runs.find(run)), runs.clip(run)
     window = Window(float(start_s), float(end_s)) if end_s > start_s else None

@@ -52,9 +52,8 @@ def compute(session: Session, visitor: str, cancelled: Callable[[], bool]) -> It
     if not runtime.is_loaded:
         yield TabPage(status=said("loading", "busy", model=Path(runtime.name).name))
     model = runtime.get()
-    from latentomni.reruns import replay
-
     from latentomni.attention import attention_record
+    from latentomni.reruns import replay
 
     yield TabPage(status=said("again", "busy"))
     clip = runtime.read(session.clip, cancelled, ReadingSpec.from_dict(trace.reading or {}))

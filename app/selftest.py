@@ -24,7 +24,6 @@ def draw(session: Session, request: gr.Request) -> Iterator[Page]:
     yield Page(status=said("drawing", "busy"))
     try:
         from latentomni.avworld.selftest import draw_trial
-
         from latentomni.avworld.writing import write_clip
 
         asking.abandon(request.session_hash)
