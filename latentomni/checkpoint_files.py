@@ -12,10 +12,11 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration, WhisperFeat
 from latentomni.config import LatentSpec, VideoSpec
 from latentomni.modeling import Thinker
 
-__all__ = ["SETTINGS_FILE", "read_parts", "read_settings", "write_parts"]
+__all__ = ["SETTINGS_FILE", "read_collapse", "read_parts", "read_settings", "write_collapse", "write_parts"]
 
 SETTINGS_FILE = "latentomni.json"
 _HEAD_FILE = "latent_head.safetensors"
+_COLLAPSE = "collapse"
 _KEYS = ("latent", "video", "mel_bins", "name", "weights")
 
 
@@ -44,6 +45,18 @@ def read_parts(folder: Path, model: Qwen2_5OmniThinkerForConditionalGeneration) 
     head = _read_head(folder, model.config.text_config.hidden_size).to(model.device) if spec.has_head else None
     return {"mel": WhisperFeatureExtractor(feature_size=settings["mel_bins"]), "spec": spec, "video": VideoSpec(**settings["video"]),
             "head": head, "name": settings["name"], "weights": settings["weights"]}  # fmt: skip
+
+
+def read_collapse(folder: Path) -> dict[str, float | None]:
+    """The measures of `evidence.Collapse` by name, as `write_collapse` left them; empty where nobody has measured them."""
+    file = folder / SETTINGS_FILE
+    return json.loads(file.read_text()).get(_COLLAPSE, {}) if file.is_file() else {}
+
+
+def write_collapse(folder: Path, measures: dict[str, float | None]) -> None:
+    """Keep the measures among the settings of a checkpoint's folder."""
+    file = folder / SETTINGS_FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | {_COLLAPSE: measures}, indent=2) + "\n")
 
 
 def _read_head(folder: Path, hidden: int) -> torch.nn.Linear:

@@ -71,7 +71,8 @@ class Match:
 @dataclass(frozen=True, eq=False)
 class Started:
     """The run begins; features are computed. `model` and `weights` ("nano", "random", "pretrained") say who answers, `spec`,
-    `sampling` and `reading` (of LatentSpec, SamplingSpec and ReadingSpec) with which settings."""
+    `sampling` and `reading` (of LatentSpec, SamplingSpec and ReadingSpec) with which settings. collapse: of the model's latents over many
+    clips, the measures of `evidence.Collapse` by name; empty where nobody has measured them."""
 
     question: str
     mode: str
@@ -86,6 +87,7 @@ class Started:
     prompt_tokens: int
     has_null: bool
     reading: dict[str, Any] = field(default_factory=dict)
+    collapse: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from latentomni import checkpoints
+from latentomni.checkpoint_files import read_collapse
 from latentomni.config import LatentSpec, MediaLimits, Mode, ReadingSpec, SamplingSpec
 from latentomni.events import ClipRecord, Event, Finished, LatentClosed, LatentStep, Moments, Started
 from latentomni.evidence import DonorBank, EvidenceBank, Null, benjamini_hochberg
@@ -122,17 +123,19 @@ class Evidence:
 class Runtime:
     """A loaded model with its donors. Holds no state of a request but a small cache of encoded clips, and how fast it was."""
 
-    def __init__(self, thinker: Thinker, donors: DonorBank | None = None, limits: MediaLimits | None = None) -> None:
-        self.thinker, self.donors, self.limits = thinker, donors, limits or MediaLimits()
+    def __init__(self, thinker: Thinker, donors: DonorBank | None = None, limits: MediaLimits | None = None,
+                 collapse: dict[str, float | None] | None = None) -> None:  # fmt: skip
+        self.thinker, self.donors, self.limits, self.collapse = thinker, donors, limits or MediaLimits(), collapse or {}
         self.pace = Pace()
         self._encoded: OrderedDict[tuple, tuple[ClipFeatures, Evidence]] = OrderedDict()
 
     @classmethod
     def load(cls, model: str = "nano", limits: MediaLimits | None = None) -> "Runtime":
-        """Load a checkpoint and, where it ships one, its donor bank."""
+        """Load a checkpoint and, where it ships them, its donor bank and what was measured of its latents' collapse."""
         thinker = checkpoints.load(model)
-        donors = (checkpoints.NANO_DIR if model == "nano" else Path(model)) / DONORS_FILE
-        return cls(thinker, DonorBank.from_file(donors) if donors.is_file() else None, limits)
+        folder = checkpoints.NANO_DIR if model == "nano" else Path(model)
+        donors = folder / DONORS_FILE
+        return cls(thinker, DonorBank.from_file(donors) if donors.is_file() else None, limits, read_collapse(folder))
 
     @property
     def spec(self) -> LatentSpec:
@@ -172,7 +175,7 @@ class Runtime:
         prompt_tokens, has_null = len(row), self._has_null(spec)
         yield Started(
             question, str(mode), str(row.flow), self.thinker.name, self.thinker.weights, spec.to_dict(), asdict(sampling),
-            clip_record(clip), evidence.moments["visual"], evidence.moments["audio"], prompt_tokens, has_null, clip.reading.to_dict(),
+            clip_record(clip), evidence.moments["visual"], evidence.moments["audio"], prompt_tokens, has_null, clip.reading.to_dict(), self.collapse,
         )  # fmt: skip
         for event in evidence.found((event for _, event in generate(self.thinker, [row], [mode], sampling, cancelled)), has_null=has_null):
             if isinstance(event, Finished):

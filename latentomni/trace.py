@@ -141,6 +141,7 @@ class Trace(_ByValue):
     prompt_tokens: int
     has_null: bool
     reading: dict[str, Any] = field(default_factory=dict)
+    collapse: dict[str, float | None] = field(default_factory=dict)
     deltas: tuple[TextDelta, ...] = ()
     blocks: tuple[Block, ...] = ()
     reason: str = "running"
@@ -165,7 +166,7 @@ class Trace(_ByValue):
     def _begun(cls, event: Started) -> "Trace":
         kept = {f.name: getattr(event, f.name) for f in fields(event)}
         clip, sound_hz = _kept_clip(event.clip)
-        settings = {name: json.loads(json.dumps(kept[name])) for name in ("spec", "sampling", "reading")}
+        settings = {name: json.loads(json.dumps(kept[name])) for name in ("spec", "sampling", "reading", "collapse")}
         moments = {name: _kept_moments(kept[name]) for name in ("visual", "audio")}
         return cls(**{**kept, **settings, **moments, "clip": clip, "sound_hz": sound_hz})
 

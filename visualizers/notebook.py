@@ -1,6 +1,5 @@
 """The inspector in a notebook: the same script and style sheet as in the app and the report, through anywidget."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from latentomni.errors import RequestError
@@ -46,11 +45,10 @@ def widget_esm() -> str:
     return component_js() + _RENDER
 
 
-def widget(trace: Trace, collapse: Mapping[str, float | None] | None = None, theme: str = "auto") -> Any:
+def widget(trace: Trace, theme: str = "auto") -> Any:
     """The inspector of a run as a Jupyter widget; `chosen` holds block and slot of the latent that was clicked last.
 
-    collapse: of the model, as `view` takes it. theme: "auto" follows the system, "host" a `.dark` ancestor. Raises
-    RequestError where anywidget is not installed.
+    theme: "auto" follows the system, "host" a `.dark` ancestor. Raises RequestError where anywidget is not installed.
     """
     try:
         import anywidget
@@ -66,5 +64,5 @@ def widget(trace: Trace, collapse: Mapping[str, float | None] | None = None, the
         value = traitlets.Dict().tag(sync=True)
         chosen = traitlets.List().tag(sync=True)
 
-    shown = {"view": view(trace, collapse=collapse), "sound": sound_uri(trace), "theme": theme}
+    shown = {"view": view(trace), "sound": sound_uri(trace), "theme": theme}
     return InspectorWidget(value=shown)

@@ -3,7 +3,6 @@
 import io
 import json
 import wave
-from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -61,8 +60,8 @@ def component_js() -> str:
     return f'(() => {{\n"use strict";\n{parts}\n}})();\n'
 
 
-def html_page(trace: Trace, collapse: Mapping[str, float | None] | None = None) -> str:
-    """The run as a page; everything that came from outside is escaped. collapse: of the model, as `view` takes it."""
+def html_page(trace: Trace) -> str:
+    """The run as a page; everything that came from outside is escaped."""
     parts = ["stage"] * bool(trace.clip.thumbnails) + ["answer", "timeline", "blocks"]
     facts = (trace.clip.name, f"{trace.clip.duration_s:.1f} s", f"model {trace.model}", f"{trace.mode} mode")
     page = _PAGE.format(
@@ -78,7 +77,7 @@ def html_page(trace: Trace, collapse: Mapping[str, float | None] | None = None) 
         ),
         clip=escape(trace.clip.name),
         sha256=escape(trace.clip.sha256[:16]),
-        view=_json(view(trace, collapse=collapse)),
+        view=_json(view(trace)),
         options=_json({"player": "#player", "parts": parts}),
         js=component_js(),
     )

@@ -7,7 +7,6 @@ the ones it has been given for the same clip. Rows of numbers travel as base64 o
 
 import base64
 import math
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -32,9 +31,8 @@ _WINDOW_SOURCES = {
 }
 
 
-def view(trace: Trace, media: bool = True, collapse: Mapping[str, float | None] | None = None) -> dict[str, Any]:
-    """What the component draws; `media=False` leaves out thumbnails and sound. collapse: of the model, the measures of
-    `latentomni.evidence.Collapse` by name, from its card."""
+def view(trace: Trace, media: bool = True) -> dict[str, Any]:
+    """What the component draws; `media=False` leaves out thumbnails and sound."""
     lane = compute_sync(trace)
     edges = {m: _curve_edges(trace, m) for m in ("visual", "audio")}
     offsets = [0, *(block.text_offset for block in trace.blocks), len(trace.text)]
@@ -56,7 +54,7 @@ def view(trace: Trace, media: bool = True, collapse: Mapping[str, float | None] 
             _block(block, [_latent(trace, z, edges[z.modality]) for z in block.latents], _sync(lane, b))
             for b, block in enumerate(trace.blocks)
         ],
-        "collapse": None if collapse is None else {name: _short(collapse.get(name)) for name in _COLLAPSE},
+        "collapse": {name: _short(trace.collapse.get(name)) for name in _COLLAPSE} if trace.collapse else None,
     }
     if media:
         shown["media"] = _media(trace)

@@ -4,9 +4,10 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from latentomni.commands.arguments import add_command, add_model, new_folder, positive
+from latentomni.commands.arguments import add_command, add_model, new_folder
+from latentomni.commands.settings import add_settings, given_settings
 from latentomni.commands.summary import block_line, summarise
-from latentomni.config import Mode, SamplingSpec
+from latentomni.config import Mode
 from latentomni.trace import Trace
 
 __all__ = ["add_to"]
@@ -27,11 +28,8 @@ def add_to(commands: Any) -> None:
     parser.add_argument("question", metavar="QUESTION")
     parser.add_argument("--modes", type=_modes, default=_MODES, metavar="MODE,...", help=f"default: {','.join(_MODES)}")
     add_model(parser)
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument(
-        "--max-new-tokens", type=positive, default=SamplingSpec.max_new_tokens, metavar="N", help="default: %(default)s"
-    )
     parser.add_argument("--traces", type=new_folder, metavar="DIR", help="record the runs here, as MODE.trace.zip")
+    add_settings(parser, has_mode=False)
 
 
 def _modes(text: str) -> tuple[str, ...]:
@@ -44,14 +42,14 @@ def _modes(text: str) -> tuple[str, ...]:
 def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     from latentomni.runtime import Runtime
 
-    sampling = SamplingSpec(seed=args.seed, max_new_tokens=args.max_new_tokens)
+    settings = given_settings(args)
     runtime = Runtime.load(args.model)
-    clip = runtime.read(args.clip)
+    clip = runtime.read(args.clip, reading=settings.reading)
     runtime.encode(clip)  # once and for all modes, so that none pays for it alone
     say(f"{'mode':10}{'tokens':>7}{'seconds':>9}  answer")
     traces = {}
     for mode in args.modes:
-        traces[mode] = runtime.answer(clip, args.question, mode, sampling)
+        traces[mode] = runtime.answer(clip, args.question, mode, settings.sampling, settings.latent)
         _show(mode, traces[mode], say)
     if args.traces:
         args.traces.mkdir(parents=True, exist_ok=True)

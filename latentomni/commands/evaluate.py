@@ -88,9 +88,10 @@ def _about(runtime: "Runtime", args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run_causal(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
+    from latentomni.checkpoint_files import write_collapse
     from latentomni.config import SamplingSpec
     from latentomni.evaluation.card import CAUSAL, causal_section
-    from latentomni.evaluation.causal import evaluate_causal
+    from latentomni.evaluation.causal import COLLAPSE_MEASURES, evaluate_causal
     from latentomni.markdown import write_section
 
     folder = _card_folder(args.model) if args.write_card else None
@@ -102,6 +103,7 @@ def _run_causal(args: argparse.Namespace, say: Callable[..., None]) -> dict[str,
     _show_arms(results, say)
     if folder is not None:
         say(f"Written to {write_section(folder / 'README.md', CAUSAL, causal_section(results))}.")
+        write_collapse(folder, {name: results[name] for name in COLLAPSE_MEASURES})
     return {**results, **_about(runtime, args)}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from latentomni.arms import ARMS, Change
 from latentomni.clock import Window
 from latentomni.commands.arguments import add_command, add_model, new_file
+from latentomni.config import ReadingSpec
 from latentomni.errors import RequestError
 from latentomni.trace import Trace
 
@@ -47,7 +48,7 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     trace = Trace.load(args.trace)
     change = Change(args.arm, args.block, args.latent, args.modality, args.window and _window(*args.window), args.shift)
     runtime = Runtime.load(args.model)
-    outcome = rerun(runtime, runtime.read(args.clip), trace, change, seed=args.seed)
+    outcome = rerun(runtime, runtime.read(args.clip, reading=ReadingSpec.from_dict(trace.reading)), trace, change, seed=args.seed)
     _show(outcome, say)
     if args.save:
         outcome.after.save(args.save)

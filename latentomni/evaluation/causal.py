@@ -23,8 +23,9 @@ from latentomni.modeling import Thinker
 from latentomni.processing import add_question, new_sequence
 from latentomni.sequence import Sequence
 
-__all__ = ["drop_interval", "evaluate_causal", "mcnemar_p"]
+__all__ = ["COLLAPSE_MEASURES", "drop_interval", "evaluate_causal", "mcnemar_p"]
 
+COLLAPSE_MEASURES = ("between_clip_variance", "segment_retrieval_top1", "raw_cosine", "effective_rank")  # fields of evidence.Collapse
 _BATCH = 24
 _MIN_GAIN = 0.2
 _RESAMPLES = 10_000
@@ -240,16 +241,15 @@ def _one_a_clip(runs: list[_Run]) -> list[_Run]:
 def _collapse(runs: list[_Run]) -> dict[str, float | None]:
     """First blocks, one a clip; own true segment among those of (up to) 100 clips."""
     chosen = _one_a_clip(runs)
-    names = ("between_clip_variance", "segment_retrieval_top1", "raw_cosine", "effective_rank")
     if len(chosen) < 2:
-        return dict.fromkeys(names)
+        return dict.fromkeys(COLLAPSE_MEASURES)
     latents = torch.stack([run.latents[0] for run in chosen]).float().numpy()
     anchors = None
     if all(run.case.windows for run in chosen):
         pooled = [pool_anchors(run.case.features, run.case.windows[0], run.row.spec)[0] for run in chosen]
         anchors = torch.stack(pooled).float().numpy()
     measured = collapse(latents, anchors)
-    return {name: _rounded(getattr(measured, name)) for name in names}
+    return {name: _rounded(getattr(measured, name)) for name in COLLAPSE_MEASURES}
 
 
 def _input_side(thinker: Thinker, runs: list[_Run], rng: np.random.Generator, progress: Callable) -> dict:

@@ -13,16 +13,18 @@ import pytest
 import torch
 
 from latentomni import checkpoints
+from latentomni.checkpoint_files import read_collapse
 from latentomni.cli import main
 from latentomni.clock import Window
 from latentomni.config import AttentionFlow, Mode, SamplingSpec
 from latentomni.evaluation.card import causal_section
 from latentomni.evaluation.cases import Case, avworld_cases, record_cases
-from latentomni.evaluation.causal import drop_interval, evaluate_causal, mcnemar_p
+from latentomni.evaluation.causal import COLLAPSE_MEASURES, drop_interval, evaluate_causal, mcnemar_p
 from latentomni.events import Finished
 from latentomni.generation import generate
 from latentomni.interventions import Arm
 from latentomni.processing import add_question, new_sequence
+from latentomni.runtime import Runtime
 from latentomni.training.records import read_records
 
 QUESTION = "What is seen while the bell rings?"
@@ -243,6 +245,9 @@ def test_the_command_reports_every_arm_and_writes_the_card(checkpoint):
     assert all(set(arm) >= OF_AN_ARM for arm in told["arms"].values())
     assert (told["n"], told["seed"], told["weights"]) == (3, 5, "random")
     assert "## Do the latents matter?" in (checkpoint / "README.md").read_text()
+    measures = read_collapse(checkpoint)
+    assert measures == {name: told[name] for name in COLLAPSE_MEASURES} and measures["raw_cosine"] is not None
+    assert Runtime.load(str(checkpoint)).collapse == measures  # and so every run of it tells them
 
 
 def test_the_command_reads_a_file(checkpoint, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -23,7 +24,7 @@ def kept(page, card, kind):
 
 @pytest.fixture
 def page(open_page, trace):
-    page = open_page(html_page(trace, COLLAPSE))
+    page = open_page(html_page(replace(trace, collapse=COLLAPSE)))
     page.locator(".li-cell[data-slot='1']").first.click()
     return page
 
@@ -65,7 +66,7 @@ def test_the_collapse_meter_is_in_sight(page, open_page, trace):
     said = page.locator(".li-meter").inner_text()
     assert "0.84 of variance between clips" in said and "(low)" not in said
     assert "effective rank, of 6" in said
-    low = open_page(html_page(trace, {**COLLAPSE, "between_clip_variance": 0.1})).locator(".li-meter").inner_text()
+    low = open_page(html_page(replace(trace, collapse={**COLLAPSE, "between_clip_variance": 0.1}))).locator(".li-meter").inner_text()
     assert "0.10 of variance between clips (low)" in low
     assert "of this model" not in open_page(html_page(trace)).locator(".li-meter").inner_text()
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_the_module_is_the_component_and_a_render_function():
 
 def test_widget_holds_the_run(trace):
     pytest.importorskip("anywidget")
-    shown = widget(trace, collapse={"between_clip_variance": 0.84})
+    shown = widget(replace(trace, collapse={"between_clip_variance": 0.84}))
     assert shown.value["view"]["answer"] == "at 3 s"
     assert shown.value["view"]["collapse"]["between_clip_variance"] == 0.84
     assert shown.value["sound"].startswith("data:audio/wav;base64,")

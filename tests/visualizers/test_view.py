@@ -93,7 +93,7 @@ def test_a_curve_has_gaps_where_nothing_was_compared(events):
 
 def test_collapse_is_shown_as_it_was_given(trace):
     assert view(trace)["collapse"] is None
-    assert view(trace, collapse={"raw_cosine": 0.19, "other": 1})["collapse"] == {
+    assert view(replace(trace, collapse={"raw_cosine": 0.19, "other": 1}))["collapse"] == {
         "between_clip_variance": None, "segment_retrieval_top1": None, "effective_rank": None, "raw_cosine": 0.19,
     }  # fmt: skip
     assert 1 <= view(trace)["blocks"][0]["spread"]["effective_rank"] <= 6
