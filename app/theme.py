@@ -49,7 +49,7 @@ def theme() -> gr.themes.Base:
         block_label_background_fill_dark="transparent", block_label_border_width="0px", block_title_text_weight="600", block_title_text_size="13px",
         input_background_fill="#ffffff", input_background_fill_dark="#0e1116", input_border_color="#c9d0d9", input_border_color_dark="#3f4753",
         input_border_color_focus="#2f5fd0", input_border_color_focus_dark="#93b4ff", input_radius="8px",
-        input_border_width="1px", checkbox_label_border_width="0px", checkbox_label_padding="4px 6px",
+        input_border_width="1px", checkbox_label_border_width="0px", checkbox_label_border_width_dark="0px", checkbox_label_padding="4px 6px",
         button_primary_background_fill="#2f5fd0", button_primary_background_fill_hover="#264fb0", button_primary_text_color="#ffffff",
         button_primary_background_fill_dark="#93b4ff", button_primary_background_fill_hover_dark="#adc3f2", button_primary_text_color_dark="#0e1116",
         button_secondary_background_fill="#ffffff", button_secondary_background_fill_hover="#f1f3f6", button_secondary_border_color="#c9d0d9",
