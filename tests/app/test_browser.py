@@ -217,7 +217,7 @@ def test_the_browser_remembers_runs_and_settings_and_a_link_opens_a_run(open_pag
     open_example(page)
     page.locator("#mode").get_by_label("Direct").check()
     ask(page, "What shape do you see while the chirp plays?")
-    page.wait_for_function("localStorage.getItem('latentomni-runs') && localStorage.getItem('latentomni-settings')")
+    page.wait_for_function("localStorage.getItem('latentomni-runs')?.length > 150 && localStorage.getItem('latentomni-settings')?.length > 150")
     page.reload()
     page.wait_for_selector(".lo-hint")
     page.wait_for_function("document.querySelector('#mode input[value=direct]').checked")
