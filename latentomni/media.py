@@ -242,8 +242,9 @@ def _streams(container: _Container, name: str) -> list[_Stream]:
 
 
 def _header_duration_s(container: _Container) -> float:
-    """0 where the header does not say, guesses (mp3), or counts from the wrong moment (matroska that starts late)."""
-    is_vague = container.format.name == "mp3" or (container.start_time or 0) > av.time_base // 2
+    """0 where the header does not say, guesses (mp3), knows of one stream alone (avi), or counts from the wrong moment (matroska
+    that starts late)."""
+    is_vague = container.format.name in ("mp3", "avi") or (container.start_time or 0) > av.time_base // 2
     return 0.0 if is_vague else max(container.duration or 0, 0) / av.time_base
 
 

@@ -77,11 +77,12 @@ class Pace:
 def plan_run(
     model: "Thinker | Runtime", clip: MediaInfo | Clip | None, reading: ReadingSpec | None = None, latent: dict[str, Any] | None = None,
     mode: Mode | str = Mode.LATENT, max_new_tokens: int = SamplingSpec.max_new_tokens, *, max_blocks: int = SamplingSpec.max_blocks,
-    question: str = "",
+    question: str = "", free_bytes: int | None = None,
 ) -> RunPlan:  # fmt: skip
     """Plan an answer about a clip that `probe` described, one in memory (its own reading counts), or none.
 
-    A thinker on the meta device counts as not loaded: its weights must fit too. Raises RequestError for bad settings.
+    A thinker on the meta device counts as not loaded: its weights must fit too. free_bytes: of memory; this machine's own unless
+    given. Raises RequestError for bad settings.
     """
     thinker: Thinker = getattr(model, "thinker", model)
     spec, mode, reading = thinker.spec.changed(latent), Mode(mode), reading or ReadingSpec()
@@ -89,7 +90,7 @@ def plan_run(
     run = _Run(thinker, spec, mode, max_new_tokens, max_blocks, question)
     tokens = run.tokens(media)
     device = thinker.device if run.is_loaded else "cuda" if torch.cuda.is_available() else "cpu"
-    free, needed = available_bytes(device), run.needed_bytes(media)
+    free, needed = available_bytes(device) if free_bytes is None else free_bytes, run.needed_bytes(media)
     fits = None if free is None else needed <= free
     seen, pace = tokens["visual"] + tokens["audio"], getattr(model, "pace", None)
     return RunPlan(

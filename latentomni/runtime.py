@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from latentomni.processing import add_question, check_question, new_sequence
 from latentomni.sequence import ClipFeatures, Sequence
 from latentomni.trace import Trace
 
-__all__ = ["DONORS_FILE", "Evidence", "Runtime", "audio_moments", "visual_moments"]
+__all__ = ["DONORS_FILE", "Evidence", "Runtime", "ask", "audio_moments", "visual_moments"]
 
 DONORS_FILE = "donors.safetensors"
 _AUDIO_MOMENT_S = 0.5
+_MAX_VISUAL_MOMENTS = 24_576  # ten minutes on an 8 x 8 grid
 _THUMBNAIL_PX = 160
 _THUMBNAIL_STEP_S = 0.5
 _MAX_THUMBNAILS = 120
@@ -34,12 +36,28 @@ _KEPT_CLIPS = 4
 
 
 def visual_moments(features: ClipFeatures) -> Moments:
-    """One moment per temporal patch and grid cell."""
-    rows, columns = features.grid
-    times, n = len(features.visual_times_s), rows * columns
-    r, c = np.divmod(np.arange(n), columns)
-    cells = np.stack([r / rows, c / columns, (r + 1) / rows, (c + 1) / columns], axis=1)
-    return Moments(np.repeat(features.visual_times_s, n), np.repeat(features.visual_end_s, n), np.tile(cells, (times, 1)), _array(features.visual))
+    """One moment per temporal patch and grid cell. Where a long clip on a fine grid has more than can be searched at once,
+    neighbouring cells are averaged, 2 x 2, 3 x 3 ..., with squared-norm weights, as anchors are."""
+    (rows, columns), times, factor = features.grid, len(features.visual_times_s), 1
+    while times * -(-rows // factor) * -(-columns // factor) > _MAX_VISUAL_MOMENTS and factor < max(rows, columns):
+        factor += 1
+    top, left = np.arange(0, rows, factor), np.arange(0, columns, factor)
+    bottom, right = np.minimum(top + factor, rows), np.minimum(left + factor, columns)
+    cells = np.array([(a / rows, b / columns, c / rows, d / columns) for a, c in zip(top, bottom, strict=True)
+                      for b, d in zip(left, right, strict=True)])  # fmt: skip
+    vectors = _array(features.visual)
+    if factor > 1:
+        grids = vectors.reshape(times, rows, columns, -1)
+        vectors = np.concatenate([_averaged_cells(grid, top, left) for grid in grids])
+    starts_s, ends_s = (np.repeat(edges, len(cells)) for edges in (features.visual_times_s, features.visual_end_s))
+    return Moments(starts_s, ends_s, np.tile(cells, (times, 1)), vectors)
+
+
+def _averaged_cells(grid: np.ndarray, top: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """(rows, columns, D) to one row per group of cells, which begin at rows `top` and columns `left`."""
+    weights = np.square(grid).sum(axis=2, keepdims=True) + 1e-12
+    sums, norms = (np.add.reduceat(np.add.reduceat(x, top, axis=0), left, axis=1) for x in (grid * weights, weights))
+    return (sums / norms).reshape(-1, grid.shape[2])
 
 
 def audio_moments(features: ClipFeatures) -> Moments:
@@ -190,6 +208,20 @@ class Runtime:
             notices.append("The conversation was begun with other latent settings, so this question was asked behind the clip alone.")
         ends = {"length": "The answer was cut at the token limit.", "cancelled": "The answer was stopped."}
         return (*notices, *([ends[finished.reason]] if finished.reason in ends else []))
+
+
+def ask(clip: str | Path | Clip, question: str, model: "str | Runtime" = "nano", mode: Mode | str = Mode.LATENT, *,
+        reading: ReadingSpec | None = None, latent: dict[str, Any] | None = None, **sampling: Any) -> Trace:  # fmt: skip
+    """One answer as a Trace. clip: a file, or one that was read. A model named twice is loaded once; the last is kept.
+    `sampling`: fields of SamplingSpec, such as seed=1 or max_new_tokens=64."""
+    runtime = model if isinstance(model, Runtime) else _loaded(model)
+    read = clip if isinstance(clip, Clip) else runtime.read(clip, reading=reading)
+    return runtime.answer(read, question, mode, SamplingSpec(**sampling), latent)
+
+
+@lru_cache(maxsize=1)
+def _loaded(model: str) -> Runtime:
+    return Runtime.load(model)
 
 
 def _corrected(p: list[float | None]) -> tuple[float | None, ...] | None:

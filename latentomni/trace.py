@@ -33,7 +33,7 @@ from latentomni.events import (
     TextDelta,
 )
 
-__all__ = ["SCHEMA", "SIGNIFICANT_P", "Block", "Latent", "Plane", "Trace", "project"]
+__all__ = ["SCHEMA", "SIGNIFICANT_P", "Block", "Latent", "Plane", "Trace", "open_trace", "project"]
 
 SCHEMA = "latentomni.trace/1"
 SIGNIFICANT_P = 0.05
@@ -226,6 +226,11 @@ class Trace(_ByValue):
         trace = load_bundle(path, cls, SCHEMA)
         _check(trace)
         return trace
+
+
+def open_trace(path: str | Path) -> Trace:
+    """Read a trace; TraceError says in one sentence why a file is refused."""
+    return Trace.load(path)
 
 
 def project(vectors: np.ndarray, width: int) -> np.ndarray:

@@ -18,7 +18,7 @@ import torch
 from latentomni import checkpoints
 from latentomni.avworld.world import SPLITS
 from latentomni.cli import build_parser, main
-from latentomni.config import Mode
+from latentomni.config import Mode, ReadingSpec
 from latentomni.evidence import DonorBank
 from latentomni.processing import add_question
 from latentomni.runtime import Runtime
@@ -121,6 +121,34 @@ def test_ask_prints_a_line_per_block(asked, model, clip, capsys):
     assert "The answer was cut at the token limit." in lines
 
 
+def test_ask_takes_every_setting_of_a_run(model, clip, tmp_path):
+    how = ["--start", "1", "--end", "2.5", "--fps", "4", "--max-pixels", "12544", "--no-sound", "--instants", "2", "--positions", "relative",
+           "--flow", "open", "--max-blocks", "1", "--temperature", "0.5"]  # fmt: skip
+    report = run("ask", clip, QUESTION, "--model", model, "--max-new-tokens", "6", *how, "--trace", tmp_path / "run.zip")
+    trace = Trace.load(tmp_path / "run.zip")
+    assert trace.reading == {"fps": 4.0, "max_pixels": 12544, "start_s": 1.0, "end_s": 2.5, "picture": True, "sound": False}
+    assert [trace.spec[name] for name in ("instants", "positions", "flow")] == [2, "relative", "open"]
+    assert (trace.sampling["max_blocks"], trace.sampling["temperature"], trace.flow) == (1, 0.5, "open")
+    assert len(report["blocks"]) <= 1 and report["clip"]["duration_s"] == pytest.approx(1.5)
+
+
+def test_plan_counts_before_any_weight_is_loaded(model, clip, capsys):
+    report = run("plan", "--clip", clip, "--model", model, "--end", "2", "--max-blocks", "1", "--max-new-tokens", "6")
+    assert set(report) >= {"parameters", "bytes", "frames", "tokens", "kv_bytes", "peak_bytes", "fits", "advice"}
+    thinker = checkpoints.load(str(model))
+    parameters = sum(p.numel() for part in (thinker.model, thinker.head) for p in part.parameters())
+    assert report["parameters"]["total"] == sum(report["parameters"].values()) / 2 == parameters
+    assert (report["bytes"], report["frames"], report["weights"]) == (4 * parameters, 4, "random")
+    clip_read = Runtime(thinker).read(clip, reading=ReadingSpec(end_s=2))
+    features = thinker.encode_clip(clip_read)
+    assert (report["tokens"]["visual"], report["tokens"]["audio"]) == (len(features.visual), len(features.audio))
+    assert report["tokens"]["latent"] == thinker.spec.n_latents and report["fits"] in (True, None)
+    assert report["bytes"] < report["peak_bytes"] > report["kv_bytes"] > 0
+    assert run("plan", "--model", model)["tokens"]["visual"] == 0
+    assert main(["plan", "--clip", str(clip), "--model", str(model)]) == 0
+    assert "frames; tokens: " in capsys.readouterr().out
+
+
 def test_direct_mode_writes_no_block(model, clip):
     assert run("ask", clip, QUESTION, "--model", model, "--mode", "direct", "--max-new-tokens", "3")["blocks"] == []
 
@@ -218,6 +246,8 @@ USES = [
     ["train", "mega"],
     ["eval", "avworld", "--n", "many"],
     ["bench", "nothing"],
+    ["plan", "--fps", "fast"],
+    ["plan", "--flow", "loose"],
 ]
 
 
@@ -238,6 +268,12 @@ def test_bad_use_is_refused_in_one_line(arguments, capsys, monkeypatch):
         (["ask", "nowhere.mp4", "What?", "--model", "MODEL"], "There is no file nowhere.mp4"),
         (["ask", "CLIP", " \t", "--model", "MODEL"], "The question is empty"),
         (["ask", "CLIP", "What?", "--model", "MODEL", "--max-new-tokens", "9000"], "max_new_tokens must be 1 to 8192"),
+        (["ask", "CLIP", "What?", "--model", "MODEL", "--start", "99"], "so nothing of it is left from 99 s on; start the cut earlier"),
+        (["ask", "CLIP", "What?", "--model", "MODEL", "--no-picture", "--no-sound"], "picture and sound are both switched off"),
+        (["ask", "CLIP", "What?", "--model", "MODEL", "--instants", "0"], "a block has 1 to 64 instants, got 0"),
+        (["plan", "--clip", "CLIP", "--start", "99"], "Nothing of clip_00000.mp4 is left to read"),
+        (["plan", "--model", "Qwen/Qwen2.5-Omni-7B"], "is no folder on this machine, and a plan fetches nothing"),
+        (["plan", "--fps", "99"], "fps must be between 0.05 and 30, got 99.0"),
         (["inspect", "nowhere.zip"], "nowhere.zip is not a readable trace file"),
         (["inspect", "CLIP"], "is not a readable trace file"),
         (["train", "nano", "--config", "nowhere.json"], "nowhere.json cannot be read as JSON"),

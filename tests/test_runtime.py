@@ -4,15 +4,17 @@ import gc
 import weakref
 from dataclasses import fields, is_dataclass, replace
 from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from latentomni.config import Mode, SamplingSpec
+from latentomni.config import Mode, ReadingSpec, SamplingSpec
 from latentomni.errors import RequestError
 from latentomni.events import Finished, LatentClosed, LatentOpened, LatentStep, Started
 from latentomni.evidence import DonorBank
-from latentomni.runtime import Runtime, audio_moments, visual_moments
+from latentomni.runtime import Runtime, ask, audio_moments, visual_moments
 from latentomni.trace import Trace
 
 QUESTION = "What is seen while the bell rings?"
@@ -198,9 +200,87 @@ def test_moments_are_the_clips_own_features_in_place_and_time(tiny, make_clip):
     np.testing.assert_allclose(audio.features[1], (tokens * weights).sum(0) / weights.sum(), rtol=1e-5)
 
 
+def test_a_fine_grid_of_a_long_clip_is_averaged(tiny, make_clip):
+    """Uneven sides too; energy weights, every cell in one group."""
+    rng, (times, rows, columns) = np.random.default_rng(0), (800, 5, 7)
+    features = replace(tiny.encode_clip(make_clip(0, 1.0)), visual=torch.tensor(rng.normal(size=(times * 35, 3)), dtype=torch.float32),
+                       visual_times_s=np.arange(times) / 1.0, visual_end_s=np.arange(times) + 1.0, grid=(rows, columns))  # fmt: skip
+    moments = visual_moments(features)
+    assert len(moments.features) == times * 3 * 4 and moments.start_s.tolist() == np.repeat(np.arange(800.0), 12).tolist()
+    assert moments.cells[0].tolist() == pytest.approx([0, 0, 2 / 5, 2 / 7]) and moments.cells[11].tolist() == pytest.approx([4 / 5, 6 / 7, 1, 1])
+    areas = (moments.cells[:12, 2] - moments.cells[:12, 0]) * (moments.cells[:12, 3] - moments.cells[:12, 1])
+    assert areas.sum() == pytest.approx(1.0)
+    group = features.visual.numpy().reshape(times, rows, columns, 3)[5, 2:4, 4:6].reshape(4, 3)
+    weights = np.square(group).sum(1, keepdims=True)
+    np.testing.assert_allclose(moments.features[5 * 12 + 4 + 2], (group * weights).sum(0) / weights.sum(), rtol=1e-5)
+
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "1-colour.mp4"
+
+
+def test_a_run_is_repeated_from_its_trace(runtime):
+    """With a reading, latents and words unlike the model's own."""
+    reading = ReadingSpec(fps=4, max_pixels=112 * 112, start_s=1.5, end_s=4.5)
+    sampling = SamplingSpec(temperature=1.5, seed=5, max_new_tokens=6, max_blocks=1)
+    first = runtime.answer(runtime.read(EXAMPLE, reading=reading), QUESTION, Mode.LATENT, sampling, {"instants": 2, "positions": "relative"})
+    assert first.reading == reading.to_dict() and first.clip.duration_s == pytest.approx(3.0)
+    assert first.clip.file_sha256 != first.clip.sha256
+    assert len(first.visual.features) == 6 * 16  # 4 frames a second in pairs, 4 x 4 cells
+    latent = {name: first.spec[name] for name in ("instants", "positions", "flow")}
+    again = ask(EXAMPLE, first.question, runtime, first.mode, reading=ReadingSpec.from_dict(first.reading), latent=latent, **first.sampling)
+    assert timeless(again) == timeless(first)
+
+
+def test_every_reading_is_encoded_for_itself(runtime):
+    readings = [ReadingSpec(), ReadingSpec(fps=4), ReadingSpec(max_pixels=112 * 112), ReadingSpec(end_s=3), ReadingSpec(sound=False)]
+    clips = [runtime.read(EXAMPLE, reading=reading) for reading in readings]
+    sizes = [(len(f.visual), len(f.audio)) for f in (runtime.encode(clip)[0] for clip in clips[1:])]
+    assert sizes == [(48, 150), (96, 150), (12, 75), (24, 0)]
+    assert runtime.encode(clips[-1])[0] is runtime.encode(clips[-1])[0]
+    assert len(runtime.encode(replace(clips[0], reading=ReadingSpec(max_pixels=112 * 112)))[0].visual) == 96  # one hash, two readings
+
+
+@pytest.mark.parametrize("latent", [{"instants": 2}, {"positions": "relative"}, {"positions": "upstream"}, {"flow": "paper"}, {"flow": "open"}])
+def test_latent_settings_of_one_run(runtime, make_clip, tmp_path, latent):
+    trace = answer(runtime, make_clip(0), latent=latent)
+    spec = runtime.spec.changed(latent)
+    assert trace.spec == spec.to_dict() and trace.flow == str(spec.flow)
+    (name, asked), own = next(iter(latent.items())), runtime.spec.to_dict()
+    assert trace.notices[0] == f"This run used {name} {asked}, and the model was trained with {own[name]}."
+    assert {len(block.latents) for block in trace.blocks} == {spec.n_latents}
+    latents = [z for block in trace.blocks for z in block.latents]
+    assert latents and trace.has_null == all(z.p is not None for z in latents) == (name != "instants")
+    assert ("There is no null for blocks of this shape, so matches are ranks only." in trace.notices) == (name == "instants")
+    trace.save(tmp_path / "t.zip")
+    assert Trace.load(tmp_path / "t.zip") == trace
+    assert answer(runtime, make_clip(0)) == answer(runtime, make_clip(0), latent={name: own[name]})  # nothing stays behind
+
+
+def test_a_conversation_goes_on_under_the_settings_it_was_begun_with(runtime, make_clip):
+    clip, latent = make_clip(0), {"instants": 2}
+    row = runtime.conversation(clip, latent)
+    for _ in range(2):
+        trace = Trace.from_events(runtime.stream(clip, QUESTION, sampling=SAMPLING, conversation=row, latent=latent))
+    assert row.turn == 2 and not any("asked behind the clip alone" in notice for notice in trace.notices)
+    length = len(row)
+    parted = timeless(Trace.from_events(runtime.stream(clip, QUESTION, sampling=SAMPLING, conversation=row)))
+    assert len(row) == length and "so this question was asked behind the clip alone." in parted.notices[0]
+    assert replace(parted, notices=()) == replace(answer(runtime, clip), notices=())
+
+
+def test_evidence_of_a_slot_is_what_the_trace_holds(runtime, make_clip):
+    trace = answer(runtime, make_clip(0))
+    assert trace.evidence(3) == trace.blocks[0].latents[3].matches and trace.evidence(8, block=1) == trace.blocks[1].latents[8].matches
+    for slot, block, said in ((9, 0, "Block 0 has 9 latents, counted from 0, and none is number 9"), (0, 2, "has 2 latent blocks"), (-1, 0, "-1")):
+        with pytest.raises(RequestError, match=said):
+            trace.evidence(slot, block)
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
+        ({"latent": {"instants": 0}}, "1 to 64 instants, got 0"),
+        ({"latent": {"columns": 3}}, r"unknown latent settings \['columns'\]"),
         ({"question": "  "}, "question is empty"),
         ({"question": "x" * 2001}, "2001 characters"),
         ({"mode": "loud"}, "unknown Mode 'loud'"),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zipfile
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from latentomni.events import (
     TextDelta,
 )
 from latentomni.evidence import EvidenceBank
-from latentomni.trace import Plane, Trace, project
+from latentomni.trace import Plane, Trace, open_trace, project
 
 WIDTH = 12
 
@@ -292,6 +293,25 @@ def test_malformed_traces_are_refused_in_one_sentence(tmp_path, trace, change):
     assert "\n" not in str(refusal.value)
 
 
+def test_traces_written_before_a_field_was_known_still_open(tmp_path, trace):
+    def older(header):
+        header.pop("reading")
+        header["clip"].pop("file_sha256")
+
+    path = tmp_path / "t.zip"
+    trace.save(path)
+    rewrite(path, edit_json(older))
+    assert open_trace(path) == trace  # the plain reading
+    assert Trace.load(path).clip.file_sha256 == trace.clip.sha256
+
+
+def test_a_reading_is_kept(tmp_path):
+    started, *rest = make_events()
+    trace = Trace.from_events([replace(started, reading={"start_s": 2.0, "end_s": None}), *rest])
+    trace.save(tmp_path / "t.zip")
+    assert Trace.load(tmp_path / "t.zip").reading == {"start_s": 2.0, "end_s": None}
+
+
 def test_damaged_files_never_raise_anything_else(tmp_path, trace):
     """Every truncation and 300 single flipped bytes: loaded as it was, or refused."""
     path = tmp_path / "t.zip"
@@ -315,5 +335,5 @@ def test_files_that_are_no_trace_are_refused(tmp_path):
 
 
 def test_opens_without_torch():
-    code = "import sys; sys.modules['torch'] = None; import latentomni.trace; assert 'transformers' not in sys.modules"
+    code = "import sys; sys.modules['torch'] = None; from latentomni import open_trace; assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -19,6 +19,7 @@ def summarise(trace: Trace) -> dict[str, Any]:
         "mode": trace.mode,
         "flow": trace.flow,
         "seed": trace.sampling.get("seed"),
+        "reading": trace.reading,
         "question": trace.question,
         "answer": trace.answer,
         "text": trace.text,
