@@ -106,5 +106,6 @@ def test_other_views_of_the_page_choose_and_seek_through_events(page):
     assert chosen(page) == "0/2"
     page.evaluate(tell, ["latent-seek", {"seconds": 4.25}])
     assert page.evaluate("document.getElementById('player').currentTime") == 4.25
-    page.evaluate(tell, ["latent-select", {"block": 7, "slot": 2, "start_s": 2}])
+    for elsewhere in ({"block": 7, "slot": 2}, {"run": 1, "block": 0, "slot": 4}):  # no such block; another run
+        page.evaluate(tell, ["latent-select", {**elsewhere, "start_s": 2}])
     assert chosen(page) == "0/2"

@@ -6,7 +6,7 @@
    player: the <video> or <audio> to seek, or its selector, looked up whenever it is needed. theme: "auto" follows the
    system, "host" a `.dark` ancestor. parts: which parts, of "stage" (a still picture), "answer", "timeline" and
    "blocks", in order. The element sends "latent-select" events with {block, slot, start_s}. From elements of the page
-   outside any inspector it follows "latent-select", and "latent-seek" with {seconds} where it has a player. */
+   outside any inspector it follows "latent-select" of a view's first run, and "latent-seek" with {seconds} where it has a player. */
 
 const LEAST_PLAY_S = 0.5;
 
@@ -55,7 +55,7 @@ class Inspector {
       if (this.view && !event.target.closest?.("[data-inspector]")) handler(event.detail);
     }, {signal});
     hear("latent-seek", ({seconds}) => this.player && this.seek(seconds));
-    hear("latent-select", ({block, slot}) => this.choose(block, slot));
+    hear("latent-select", ({block, slot, run}) => run || this.choose(block, slot)); // run 0 is the one shown here
   }
 
   destroy() {
