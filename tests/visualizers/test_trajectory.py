@@ -29,7 +29,7 @@ def planted(trace, seed=0, each=8):
         return Moments(start_s, start_s + np.float32(seconds), np.tile(np.float32([0, 0, 1, 1]), (len(kinds), 1)), near(kinds))
 
     blocks = tuple(
-        replace(block, latents=tuple(replace(z, vector=near([b])[0], matches=()) for z in block.latents)) for b, block in enumerate(trace.blocks)
+        replace(block, latents=tuple(replace(z, vector=near([b])[0], matches=(), scores=None) for z in block.latents)) for b, block in enumerate(trace.blocks)
     )
     of_latents = [b for b, block in enumerate(trace.blocks) for _ in block.latents]
     return replace(trace, visual=moments(0.2), audio=moments(0.2), blocks=blocks), np.concatenate([kinds, kinds, of_latents])
