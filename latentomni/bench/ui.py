@@ -37,8 +37,8 @@ new PerformanceObserver(list => list.getEntries().forEach(e => probe.tasks.push(
   .observe({type: "longtask", buffered: true});
 new PerformanceObserver(list => list.getEntries().forEach(e => e.hadRecentInput || (probe.shift += e.value)))
   .observe({type: "layout-shift", buffered: true});
-const cells = () => document.querySelectorAll("#inspector .li-cell:not(.is-pending)").length;
-const kind = () => document.querySelector("#status .lo-status")?.dataset.kind;
+window.cells = () => document.querySelectorAll("#inspector .li-cell:not(.is-pending)").length;
+window.kind = () => document.querySelector("#status .lo-status")?.dataset.kind;
 new MutationObserver(() => {
   if (probe.asked == null) return;
   probe.cleared ||= cells() === 0;
