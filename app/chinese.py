@@ -7,6 +7,9 @@ __all__ = ["TEXTS"]
 
 TEXTS = {
     "Ask about a clip, and watch every latent the model computes on its way to the answer.": "就一段视频提问，并看到模型在回答途中计算的每一个隐变量。",
+    "nano is a tiny model that ships with this project. It knows AV World only: short drawn clips with 24 coloured shapes and 6 sounds. "
+    "Real videos, speech and music mean nothing to it; it answers as if they were AV World.":
+        "nano 是随本项目附带的微型模型，只认识 AV World：带 24 种彩色形状和 6 种声音的简短动画。真实视频、语音和音乐对它毫无意义；它会当作 AV World 来回答。",
     "Recorded examples, open at once": "已录制的示例，即点即看",
     "File": "文件",
     "Video, sound, or a saved trace (.zip)": "视频、声音，或保存的记录（.zip）",
@@ -165,6 +168,11 @@ TEXTS = {
     "No sound there; the picture stays.": "那里没有声音，画面保留。",
     "Shift the sound": "平移声音",
     "The sound moves against the picture.": "声音相对画面移动。",
+    "New here?": "第一次来？",
+    "Got it": "知道了",
+    "Open a recorded example, or bring a clip and ask.": "打开一个已录制的示例，或带来一段视频并提问。",
+    "Click a latent: the clip goes to the moment it is most similar to.": "点击一个隐变量：视频跳到与它最相似的时刻。",
+    "Under Does it matter? change what was computed, and see whether the answer holds.": "在“它起作用吗？”中改变算出的内容，看答案是否不变。",
     # what the page's own components say
     "What you will see here": "您将在这里看到",
     "A visual latent stands for a part of the picture at a moment.": "视觉隐变量代表某一时刻画面的一部分。",

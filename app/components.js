@@ -175,6 +175,19 @@
         })))));
     },
 
+    guide(root) {
+      const KEY = "latentomni-guided";
+      return (steps) => {
+        root.hidden = localStorage.getItem(KEY) !== null;
+        const away = el("button", "lo-suggestion", {type: "button"}, "Got it");
+        away.addEventListener("click", () => {
+          localStorage.setItem(KEY, "1");
+          root.hidden = true;
+        });
+        root.replaceChildren(el("b", "", {}, "New here?"), el("ol", "", {}, ...(steps || []).map((step) => el("li", "", {}, step))), away);
+      };
+    },
+
     history(root, select) {
       const said = el("p", "lo-quiet", {role: "status"});
       const when = (seconds) => new Date(seconds * 1000).toLocaleString([], {dateStyle: "medium", timeStyle: "short"});

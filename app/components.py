@@ -10,7 +10,7 @@ from app.chinese import TEXTS
 from visualizers.page import component_css, component_js
 
 __all__ = [
-    "Arms", "Attention", "Comparison", "Conversation", "Examples", "History", "Inspector", "Map", "Plan", "Player", "Status", "Suggestions", "WhatIf",
+    "Arms", "Attention", "Comparison", "Conversation", "Examples", "Guide", "History", "Inspector", "Map", "Plan", "Player", "Status", "Suggestions", "WhatIf",
     "page_head",
 ]  # fmt: skip
 
@@ -71,6 +71,10 @@ class Attention(_Drawn):
 
 class Comparison(_Drawn):
     """Runs beside each other; value: `visualizers.compare.compare_view`, or None."""
+
+
+class Guide(_Drawn):
+    """A first visitor's three steps, a list of sentences; gone for good once it was put away."""
 
 
 class History(_Drawn):

@@ -1,6 +1,6 @@
 """Every text of the page, in one place; `chinese.py` holds the same texts in Chinese."""
 
-__all__ = ["CHOICES", "ERRORS", "LABELS", "STATUS", "about", "arms", "caption"]
+__all__ = ["CHOICES", "ERRORS", "GUIDE", "LABELS", "STATUS", "about", "arms", "caption"]
 
 from typing import Any
 
@@ -77,6 +77,12 @@ LABELS = {
     "pair": "Compare",
     "runs_intro": "Your browser remembers these answers. They stay on this server for a week, and whoever has the link of a run can open it.",
 }  # fmt: skip
+
+GUIDE = (
+    "Open a recorded example, or bring a clip and ask.",
+    "Click a latent: the clip goes to the moment it is most similar to.",
+    "Under Does it matter? change what was computed, and see whether the answer holds.",
+)
 
 CHOICES: dict[str, dict[str, str]] = {
     "mode": {"latent": "Latents", "text-cot": "Words", "direct": "Direct"},

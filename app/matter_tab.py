@@ -48,7 +48,7 @@ def build_tab() -> dict[str, gr.Component]:
         parts["target"] = gr.Radio(targets, value="all", label=copy.LABELS["target"], elem_id="target", scale=3, min_width=280)
         parts["block"] = gr.Dropdown([(copy.LABELS["block"].format(1), 0)], value=0, label=copy.LABELS["which_block"], min_width=110)
         kinds = [(copy.CHOICES["modality"][name], name) for name in ("both", "visual", "audio")]
-        parts["modality"] = gr.Dropdown(kinds, value="both", label=copy.LABELS["modality"], min_width=190)
+        parts["modality"] = gr.Dropdown(kinds, value="both", label=copy.LABELS["modality"], min_width=220)
     with gr.Row():
         parts["start"] = gr.Number(0, minimum=0, step=0.5, label=copy.LABELS["window_start"], min_width=100)
         parts["end"] = gr.Number(2, minimum=0, step=0.5, label=copy.LABELS["window_end"], min_width=100)

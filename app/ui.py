@@ -20,8 +20,8 @@ from app import (
     selftest,
 )
 from app.clips import LIMITS
-from app.components import Conversation, Examples, Inspector, Player, Status, Suggestions, page_head
-from app.copy import LABELS, about
+from app.components import Conversation, Examples, Guide, Inspector, Player, Status, Suggestions, page_head
+from app.copy import GUIDE, LABELS, about
 from app.gallery import cards
 from app.lanes import AT_ONCE, BACKGROUND, MODEL
 from app.page import AnswerPage, Page, said
@@ -48,6 +48,7 @@ def build(settings: Settings) -> gr.Blocks:
             "kept": gr.BrowserState({}, storage_key=choices.STORAGE_KEY, secret=_SECRET),
         }
         gr.HTML(_header(settings.model), apply_default_css=False, elem_id="header")
+        Guide(list(GUIDE), elem_id="guide")
         parts["examples"] = Examples(cards(), elem_id="examples", visible=bool(cards()))
         with gr.Row(elem_id="columns"):
             with gr.Column(elem_id="left"):

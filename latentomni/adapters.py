@@ -82,7 +82,8 @@ def attach_adapter(thinker: Thinker, folder: Path) -> Thinker:
     if _lora_state(thinker).keys() != state.keys():
         raise ValueError("the adapter's layers are not those of its base")
     prefix = _text_model_name(thinker)
-    set_peft_model_state_dict(thinker.model, {f"{prefix}.{name}": value for name, value in state.items()}, _NAME)
+    if thinker.device.type != "meta":  # there is no room for values, and torch would say so of every one
+        set_peft_model_state_dict(thinker.model, {f"{prefix}.{name}": value for name, value in state.items()}, _NAME)
     for name, values in rows.items():
         _vocabulary(thinker)[name].latent_rows.data.copy_(values)
     return thinker

@@ -266,3 +266,11 @@ def test_an_adapter_that_does_not_belong_to_its_base_is_refused(base, tokenizer,
 def test_what_is_imported_for_adapters_says_nothing():
     done = subprocess.run([sys.executable, "-c", "import latentomni.adapters"], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_an_adapter_is_sized_without_weights(base, tmp_path, recwarn):
+    save_adapter(load(base), tmp_path, base)
+    loaded, sizes = checkpoints.load(str(tmp_path)), checkpoints.load(str(tmp_path), device="meta")
+    shapes = [{name: p.shape for name, p in thinker.model.named_parameters()} for thinker in (loaded, sizes)]
+    assert shapes[0] == shapes[1] and all(p.is_meta for p in sizes.model.parameters())
+    assert not [w for w in recwarn if "meta parameter" in str(w.message)]

@@ -46,7 +46,8 @@ DOORS = {
 HEAVY = ("torch", "transformers", "av", "PIL", "gradio", "plotly", "moviepy", "tqdm")
 WITHOUT_TORCH = (*sorted(FOUNDATION), "latentomni.cli", "latentomni.commands.inspect", "visualizers.notebook", "visualizers.page")
 
-MANY_NAMES = {"app.components": 14, "latentomni.config": 9, "latentomni.events": 10}  # unions: one name per kind of setting, of event
+# one name per kind of component, text, setting, event
+MANY_NAMES = {"app.components": 15, "app.copy": 8, "latentomni.config": 9, "latentomni.events": 10}
 OPTIONAL = {"anywidget", "playwright", "traitlets"}  # of an extra, asked for where they are needed; the second comes with the first
 DISTRIBUTIONS = {  # whose name is another than the import's
     "huggingface_hub": "huggingface-hub",

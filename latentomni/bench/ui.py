@@ -20,7 +20,7 @@ from typing import Any
 
 from latentomni.errors import RequestError
 
-__all__ = ["bench_ui"]
+__all__ = ["bench_ui", "first_latents"]
 
 _ROOT = Path(__file__).parents[2]
 _START_S = 180
@@ -37,8 +37,8 @@ new PerformanceObserver(list => list.getEntries().forEach(e => probe.tasks.push(
   .observe({type: "longtask", buffered: true});
 new PerformanceObserver(list => list.getEntries().forEach(e => e.hadRecentInput || (probe.shift += e.value)))
   .observe({type: "layout-shift", buffered: true});
-const cells = () => document.querySelectorAll("#inspector .li-cell:not(.is-pending)").length;
-const kind = () => document.querySelector("#status .lo-status")?.dataset.kind;
+window.cells = () => document.querySelectorAll("#inspector .li-cell:not(.is-pending)").length;
+window.kind = () => document.querySelector("#status .lo-status")?.dataset.kind;
 new MutationObserver(() => {
   if (probe.asked == null) return;
   probe.cleared ||= cells() === 0;
@@ -71,7 +71,7 @@ def bench_ui(model: str = "nano", repeats: int = 5) -> dict[str, Any]:
         streamed = [(latents, tasks_ms) for _, latents, tasks_ms in found]
         while sum(latents for latents, _ in streamed) < _LATENTS and len(streamed) < 40:
             streamed.append(_ask(page)[1:])
-        enough = _first(streamed)
+        enough = first_latents(streamed)
         seeks_ms = [_seek(page, number) for number in range(repeats)]
         stops_s = [_stop(page) for _ in range(repeats)]
         shift = page.evaluate("probe.shift")
@@ -89,7 +89,7 @@ def bench_ui(model: str = "nano", repeats: int = 5) -> dict[str, Any]:
     }
 
 
-def _first(streamed: list[tuple[int, float]]) -> list[tuple[int, float]]:
+def first_latents(streamed: list[tuple[int, float]]) -> list[tuple[int, float]]:
     """As many answers as it takes to come to 40 latents."""
     for count in range(1, len(streamed) + 1):
         if sum(latents for latents, _ in streamed[:count]) >= _LATENTS:

@@ -11,6 +11,7 @@ from app.settings import Settings
 from app.shared import runtime
 from app.ui import build, launch
 
+pytestmark = pytest.mark.timeout(240)  # whole visits; every single wait has LIMIT_MS
 CELL = "#inspector .li-cell:not(.is-pending)"
 MOMENT = re.compile(r"Most similar to (\d+\.\d)–")
 LIMIT_MS = 60_000
@@ -216,7 +217,7 @@ def test_the_browser_remembers_runs_and_settings_and_a_link_opens_a_run(open_pag
     open_example(page)
     page.locator("#mode").get_by_label("Direct").check()
     ask(page, "What shape do you see while the chirp plays?")
-    page.wait_for_function("localStorage.getItem('latentomni-runs') && localStorage.getItem('latentomni-settings')")
+    page.wait_for_function("localStorage.getItem('latentomni-runs')?.length > 150 && localStorage.getItem('latentomni-settings')?.length > 150")
     page.reload()
     page.wait_for_selector(".lo-hint")
     page.wait_for_function("document.querySelector('#mode input[value=direct]').checked")
@@ -229,6 +230,21 @@ def test_the_browser_remembers_runs_and_settings_and_a_link_opens_a_run(open_pag
     gone = open_page(query=f"?run={'x' * 22}")
     gone.locator("#status .lo-status[data-kind=error]").wait_for()
     assert "no run of that name" in gone.locator("#status .lo-status").inner_text()
+
+
+def test_the_page_speaks_chinese_and_the_guide_stays_away(open_page):
+    page = open_page()
+    page.locator(".lo-guide button").click()
+    page.locator("#language").click()
+    page.get_by_role("button", name="提问", exact=True).wait_for()
+    assert page.evaluate("document.documentElement.lang") == "zh"
+    page.locator("#ask").click()
+    page.locator("#status", has_text="问题是空的").wait_for()
+    page.reload()
+    page.get_by_role("button", name="提问", exact=True).wait_for()
+    assert page.locator(".lo-guide").is_hidden()
+    page.locator("#language").click()
+    page.get_by_role("button", name="Ask", exact=True).wait_for()
 
 
 def test_a_self_test_says_what_was_right(open_page):

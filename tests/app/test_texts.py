@@ -66,7 +66,7 @@ def test_bad_use_ends_with_code_2(capsys):
 def test_every_text_of_the_page_has_its_chinese():
     cards = [words for group in copy.arms() for words in (group["title"], *(c[k] for c in group["arms"] for k in ("title", "text")))]
     choices = [words for named in copy.CHOICES.values() for words in named.values()]
-    said = [*copy.LABELS.values(), *copy.STATUS.values(), *copy.ERRORS.values(), *choices, *cards]
+    said = [*copy.LABELS.values(), *copy.STATUS.values(), *copy.ERRORS.values(), *choices, *cards, *copy.GUIDE]
     assert [text for text in said if text not in TEXTS] == []
 
 
