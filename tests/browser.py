@@ -6,7 +6,6 @@ process ends, kills whatever still carries it.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import uuid
@@ -14,13 +13,11 @@ from collections.abc import Iterator
 
 import pytest
 
-__all__ = ["FLAGS", "LIMIT_S", "browser"]
+from latentomni.bench.browser import FLAGS, browser_command
+
+__all__ = ["LIMIT_S", "browser"]
 
 LIMIT_S = 120
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--no-zygote", "--disable-quic", "--no-first-run", "--disable-background-networking",
-)  # fmt: skip
-_PATH = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _TOKEN = "LATENTOMNI_TEST_BROWSER"
 _WATCHER = """
 import os, signal, sys
@@ -43,11 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator:
+def browser(tmp_path_factory) -> Iterator:
     """A headless Chromium; the test is skipped where none is installed. A browser is no Python package, so the test extra
     cannot bring it; continuous integration installs one."""
     playwright = pytest.importorskip("playwright.sync_api")
-    if _PATH is None:
+    path = browser_command(tmp_path_factory.mktemp("browser"))
+    if path is None:
         pytest.skip("no Chromium is installed")
     token = uuid.uuid4().hex
     watcher = _watcher(token)
@@ -55,7 +53,7 @@ def browser() -> Iterator:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(_TOKEN, token)  # for the driver and, through it, for Chromium and its children
             driver = playwright.sync_playwright().start()
-        chromium = driver.chromium.launch(executable_path=_PATH, args=list(FLAGS), timeout=LIMIT_S * 1000 / 2)
+        chromium = driver.chromium.launch(executable_path=path, args=list(FLAGS), timeout=LIMIT_S * 1000 / 2)
         yield chromium
         chromium.close()
         driver.stop()

@@ -5,7 +5,6 @@ Every wait is bounded, and server and browser end with the measurement, however 
 
 import logging
 import os
-import shutil
 import signal
 import socket
 import statistics
@@ -14,10 +13,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from latentomni.bench.browser import BROWSERS, FLAGS, browser_command
 from latentomni.errors import RequestError
 
 __all__ = ["bench_ui", "first_latents"]
@@ -26,8 +26,6 @@ _ROOT = Path(__file__).parents[2]
 _START_S = 180
 _WAIT_MS = 120_000
 _LATENTS = 40
-_FLAGS = ("--no-sandbox", "--disable-gpu", "--no-zygote", "--disable-quic", "--no-first-run", "--disable-background-networking")
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _log = logging.getLogger(__name__)
 
 # What the page tells of itself. Times are milliseconds of the page's own clock.
@@ -63,8 +61,8 @@ def bench_ui(model: str = "nano", repeats: int = 5) -> dict[str, Any]:
     sum of the browser's long tasks while 40 latents stream. layout_shift: over the whole visit. example_open_s: click to the
     recorded answer with its latents and clip. RequestError where playwright or a browser is missing.
     """
-    _browser_path()
-    with tempfile.TemporaryDirectory() as cache, _served(model, cache) as address, _page(address) as page:
+    with (tempfile.TemporaryDirectory() as cache, nullcontext(_browser_path(Path(cache))) as path, _served(model, cache) as address,
+          _page(address, path) as page):  # fmt: skip
         opened_s = [_open_example(page, number) for number in range(repeats)]
         first_visit_s, *_ = _ask(page)
         found = [_ask(page) for _ in range(repeats)]
@@ -97,14 +95,14 @@ def first_latents(streamed: list[tuple[int, float]]) -> list[tuple[int, float]]:
     return streamed
 
 
-def _browser_path() -> str:
+def _browser_path(folder: Path) -> str:
     try:
         import playwright.sync_api  # noqa: F401
     except ImportError as error:
         raise RequestError("bench ui needs the Python package playwright, which is missing; install latentomni[test].") from error
-    path = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    path = browser_command(folder)
     if path is None:
-        raise RequestError(f"bench ui needs one of the browsers {', '.join(_BROWSERS)}, and found none; install chromium.")
+        raise RequestError(f"bench ui needs one of the browsers {', '.join(BROWSERS)}, and found none; install chromium.")
     return path
 
 
@@ -139,12 +137,12 @@ def _await_port(server: subprocess.Popen, port: int) -> None:
 
 
 @contextmanager
-def _page(address: str) -> Iterator[Any]:
+def _page(address: str, browser_path: str) -> Iterator[Any]:
     """The app's page with its probes, in a browser that ends with it."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=_browser_path(), args=list(_FLAGS), timeout=_WAIT_MS)
+        browser = play.chromium.launch(executable_path=browser_path, args=list(FLAGS), timeout=_WAIT_MS)
         try:
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             page.set_default_timeout(_WAIT_MS)
