@@ -13,11 +13,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latentomni.bench.browser import BROWSERS, FLAGS, browser_command
+from latentomni.bench.browser import BROWSERS, FLAGS, find_browser
 from latentomni.errors import RequestError
 
 __all__ = ["bench_ui", "first_latents"]
@@ -61,8 +61,8 @@ def bench_ui(model: str = "nano", repeats: int = 5) -> dict[str, Any]:
     sum of the browser's long tasks while 40 latents stream. layout_shift: over the whole visit. example_open_s: click to the
     recorded answer with its latents and clip. RequestError where playwright or a browser is missing.
     """
-    with (tempfile.TemporaryDirectory() as cache, nullcontext(_browser_path(Path(cache))) as path, _served(model, cache) as address,
-          _page(address, path) as page):  # fmt: skip
+    path = _browser_path()
+    with tempfile.TemporaryDirectory() as cache, _served(model, cache) as address, _page(address, path) as page:
         opened_s = [_open_example(page, number) for number in range(repeats)]
         first_visit_s, *_ = _ask(page)
         found = [_ask(page) for _ in range(repeats)]
@@ -95,12 +95,12 @@ def first_latents(streamed: list[tuple[int, float]]) -> list[tuple[int, float]]:
     return streamed
 
 
-def _browser_path(folder: Path) -> str:
+def _browser_path() -> str:
     try:
         import playwright.sync_api  # noqa: F401
     except ImportError as error:
         raise RequestError("bench ui needs the Python package playwright, which is missing; install latentomni[test].") from error
-    path = browser_command(folder)
+    path = find_browser()
     if path is None:
         raise RequestError(f"bench ui needs one of the browsers {', '.join(BROWSERS)}, and found none; install chromium.")
     return path
