@@ -76,5 +76,6 @@ window.LatentOmniLanguage = (texts) => {
   });
   const wanted = localStorage.getItem(KEY) ?? (navigator.language.startsWith("zh") ? "zh" : "en");
   const begin = () => document.querySelector("#language") ? use(wanted) : setTimeout(begin, 50);
-  document.addEventListener("DOMContentLoaded", begin);
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
+  else begin(); // gradio puts the head's scripts in when it likes
 };
