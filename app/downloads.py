@@ -16,15 +16,16 @@ from visualizers.page import html_page
 __all__ = ["begin_reel", "export", "reel"]
 
 
-def export(session: Session) -> tuple[Any, Any, Any]:
-    """Make the shown answer ready for download: its trace, a page that needs nothing else, and the button for its reel."""
+def export(session: Session) -> tuple[Any, Any, Any, Any]:
+    """Make the shown answer ready for download: the row of buttons, its trace, a page that needs nothing else, and its reel, which
+    is not there yet."""
     if not session.turns or session.shown >= len(session.turns):
-        return gr.skip(), gr.skip(), gr.skip()
+        return gr.skip(), gr.skip(), gr.skip(), gr.skip()
     source = Path(session.turns[session.shown].trace)
     report = _beside(session, source, ".html")
     if not report.is_file():
         report.write_text(html_page(Trace.load(source)), encoding="utf-8")
-    return str(source), str(report), gr.update(visible=False, value=None)
+    return gr.update(visible=True), str(source), str(report), gr.update(visible=False, value=None)
 
 
 def begin_reel() -> dict[str, str]:

@@ -13,14 +13,16 @@ __all__ = ["conversation", "showing"]
 
 
 def showing(session: Session, trace: Trace | None = None) -> dict[str, Any]:
-    """The components that show the chosen turn (`trace` is read from its file where it is not at hand)."""
+    """The components that show the chosen turn (`trace` is read from its file where it is not at hand). The downloads come into
+    sight with their files, by `downloads.export`: before that they would give those of the answer before."""
+    hidden = gr.update(visible=False)
     if not session.turns:
-        return {"inspector": None, "conversation": None, "downloads": gr.update(visible=False)}
+        return {"inspector": None, "conversation": None, "downloads": hidden}
     trace = trace or Trace.load(session.turns[session.shown].trace)
     return {
         "inspector": view(trace, media=False),
         "conversation": conversation(session, trace),
-        "downloads": gr.update(visible=True),
+        "downloads": hidden,
     }
 
 

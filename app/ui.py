@@ -128,7 +128,7 @@ def _answer(parts: dict[str, gr.Component]) -> None:
 
 def _wire(parts: dict[str, gr.Component], controls: list[gr.Component]) -> None:
     session, history = parts["session"], parts["history"]
-    files = [parts[name] for name in ("trace", "report", "reel")]
+    files = _files(parts)
     page, answer_page = ([parts[name] for name in kind._fields] for kind in (Page, AnswerPage))
     clicked = [parts["ask"].click, parts["question"].submit]
     begun = [
@@ -161,13 +161,18 @@ def _wire(parts: dict[str, gr.Component], controls: list[gr.Component]) -> None:
     )
 
 
+def _files(parts: dict[str, gr.Component]) -> list[gr.Component]:
+    """What `downloads.export` fills."""
+    return [parts[name] for name in ("downloads", "trace", "report", "reel")]
+
+
 def _wire_settings(demo: gr.Blocks, parts: dict[str, gr.Component], controls: list[gr.Component]) -> None:
     """Settings and runs come back from the browser; a link that names a run opens it."""
     session = parts["session"]
     page = [parts[name] for name in Page._fields]
     demo.load(choices.restored, parts["kept"], controls, **AT_ONCE)
     demo.load(runs_tab.open_link, session, page, **AT_ONCE).then(
-        downloads.export, session, [parts[name] for name in ("trace", "report", "reel")], **BACKGROUND
+        downloads.export, session, _files(parts), **BACKGROUND
     )
     changed = gr.on([control.input for control in controls], choices.remembered, controls, parts["kept"], **AT_ONCE)
     cleared = parts["reset"].click(choices.plain, None, [*controls, parts["kept"], parts["status"]], **AT_ONCE)

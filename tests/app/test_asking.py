@@ -106,7 +106,7 @@ def test_errors_are_one_sentence_and_change_nothing_else(visitor, clip, asked, b
 
 def test_a_saved_answer_opens_without_the_model(visitor, clip, asked, brought):
     saved = asked(brought(clip, visitor), "What is seen?", visitor)[-1]
-    trace, report, _ = downloads.export(saved.session)
+    _, trace, report, _ = downloads.export(saved.session)
     assert "What is seen?" in Path(report).read_text(encoding="utf-8")
     runtime.use(runtime.name)
     opened = handlers.bring(Session(), trace, visitor)

@@ -202,7 +202,7 @@ def test_a_trace_is_downloaded_and_opened_again(open_page, tmp_path):
     open_example(page)
     ask(page, "What shape do you see while the chirp plays?")
     text = page.locator("#inspector .li-text").inner_text()
-    page.wait_for_selector("#download-trace:not([disabled])")
+    page.locator("#download-trace").wait_for()
     with page.expect_download() as download:
         page.locator("#download-trace").click()
     file = tmp_path / "kept.trace.zip"
