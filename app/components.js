@@ -142,6 +142,7 @@
 
       return (value) => {
         if (!value) return;
+        document.documentElement.classList.remove("lo-opening");
         keep(value.key, value.media);
         const sign = `${value.kind} ${value.file?.url} ${value.start_s}`;
         if (sign === shown) return;
@@ -157,7 +158,10 @@
         const stills = card.stills.map((src) => el("img", "", {src, alt: "", draggable: "false"}));
         const button = el("button", "lo-card", {type: "button"}, el("span", "lo-strip", {}, ...stills),
           el("b", "", {}, card.title), el("span", "", {}, card.question));
-        button.addEventListener("click", () => select({index}));
+        button.addEventListener("click", () => {
+          document.documentElement.classList.add("lo-opening"); // until the player or an error is there
+          select({index});
+        });
         return el("div", "", {role: "listitem"}, button);
       }));
     },
@@ -275,6 +279,7 @@
       root.setAttribute("role", "status");
       return (value) => {
         root.dataset.kind = value?.kind ?? "done";
+        if (value?.kind === "error") document.documentElement.classList.remove("lo-opening");
         if (root.textContent !== value?.text) root.replaceChildren(el("i", "", {"aria-hidden": "true"}), el("span", "", {}, value?.text ?? ""));
       };
     },
