@@ -31,13 +31,15 @@ _RECIPE, _LOG, _STATE, _PLACE, _TRAINED = "recipe.json", "log.jsonl", "state", "
 @dataclass(frozen=True)
 class Stage:
     """Steps under one regime. lr: peak learning rate. phase: what fills the latent slots. draw: what the step's batches hold, as
-    the source of the samples understands it."""
+    the source of the samples understands it. forgets: the optimiser's moments begin anew: those of large gradients would hold a task
+    with small ones back (docs/LOG.md, 17)."""
 
     name: str
     steps: int
     lr: float
     phase: Phase = field(default_factory=Phase)
     draw: dict[str, Any] = field(default_factory=dict)
+    forgets: bool = False
 
     def __post_init__(self) -> None:
         require(self.steps >= 1 and self.lr > 0, f"stage {self.name!r} needs at least 1 step and lr > 0, got {self.steps} and {self.lr}")
@@ -47,9 +49,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class FitSpec:
-    """seed: of everything. save_every, log_every: steps. warmup: share of the steps. restarts: warm-up, decay and the
-    optimiser's moments begin anew with every stage, instead of once for all: moments of large gradients would hold a task with small
-    ones back (docs/LOG.md). log_with: "tensorboard", "trackio" or None."""
+    """seed: of everything. save_every, log_every: steps. warmup: share of the steps. restarts: warm-up and decay begin anew
+    with every stage, instead of once for all. log_with: "tensorboard", "trackio" or None."""
 
     seed: int = 7
     betas: tuple[float, float] = (0.9, 0.98)
@@ -161,7 +162,7 @@ class _Fit:
         return means
 
     def _run_stage(self, stage: Stage) -> dict[str, float]:
-        if self.spec.restarts and not self.step:
+        if stage.forgets and not self.step:
             self.optimizer.state.clear()
         started, means = time.perf_counter(), {}
         steps = tqdm(range(self.step, stage.steps), initial=self.step, total=stage.steps, desc=stage.name, mininterval=5,

@@ -39,7 +39,7 @@ __all__ = ["NanoRecipe", "choose_questions", "noisy", "plan_nano", "question_tur
 
 _LOSSES = LossSpec(
     alignment=4.0, alignment_reduction="mean", sync=0.02, clock=0.5, search=0.5,
-    groups={"text": 0.5, "window": 2.0, "answer": 1.0, "caption": 0.5, "verdict": 4.0, "comparison": 4.0},
+    groups={"text": 0.5, "window": 2.0, "answer": 1.0, "caption": 0.5},
 )  # fmt: skip
 _OFTEN = {"sound": 2, "count": 2, "order": 2}  # finding an object by two words, and a second step, are the harder skills
 _ANCHORS = Phase(noise=0.1)
@@ -69,13 +69,14 @@ class NanoRecipe:
     )
     stages: tuple[Stage, ...] = field(default=(
         Stage("narrate", 250, 1e-3, _ANCHORS, _mix(8, 4, narrate=1.0)),
-        Stage("compare", 100, 1e-3, _ANCHORS, _mix(0, 0, compare=240)),
-        Stage("localise", 500, 1e-3, _ANCHORS, _mix(8, 6, narrate=0.1, compare=16)),
-        Stage("widen", 400, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2, compare=16)),
-        Stage("feedback", 250, 1e-3, Phase("jacobi", 9, share=0.85, noise=0.1), _mix(8, 5, 1, 1, compare=16)),
-        Stage("practise", 600, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2, compare=16)),
-        Stage("settle", 300, 8e-4, Phase("rollout", share=0.85, noise=0.1), _mix(8, 5, 1, 1, compare=16)),
-        Stage("polish", 120, 3e-4, Phase("rollout", share=0.95), _mix(8, 5, 1, 1, compare=16)),
+        Stage("localise", 500, 1e-3, _ANCHORS, _mix(8, 6, narrate=0.1)),
+        Stage("widen", 400, 1e-3, _ANCHORS, _mix(8, 5, 1, 1, narrate=0.05, talk=0.2)),
+        Stage("feedback", 250, 1e-3, Phase("jacobi", 9, share=0.85, noise=0.1), _mix(8, 5, 1, 1)),
+        Stage("practise", 500, 1e-3, _ANCHORS, _mix(8, 5, 1, 2, narrate=0.05, talk=0.2)),
+        Stage("compare", 80, 1e-3, _ANCHORS, _mix(0, 0, compare=240), forgets=True),
+        Stage("join", 160, 1e-3, _ANCHORS, _mix(8, 5, 1, 2, compare=16), forgets=True),
+        Stage("settle", 280, 8e-4, Phase("rollout", share=0.85, noise=0.1), _mix(8, 5, 1, 2, compare=16)),
+        Stage("polish", 120, 3e-4, Phase("rollout", share=0.95), _mix(8, 5, 1, 2, compare=16)),
     ))  # fmt: skip
 
     def __post_init__(self) -> None:
