@@ -171,7 +171,7 @@ def test_a_step_in_parts_is_the_step_in_one(objective, tiny64, features, tmp_pat
         torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-5, msg=name)
 
 
-def test_the_learning_rate_and_the_optimizers_moments_begin_once_or_in_every_stage(objective, batches, tmp_path):
+def test_the_learning_rate_begins_once_or_in_every_stage_and_moments_where_a_stage_says_so(objective, batches, tmp_path):
     assert [learning_rate(step, 100, 2.0, 0.1) for step in (0, 4, 9)] == [0.2, 1.0, pytest.approx(2.0, rel=0.03)]
     assert learning_rate(99, 100, 2.0, 0.1) == pytest.approx(0.2, rel=0.01)
     rates, taken = {}, {}
@@ -182,12 +182,12 @@ def test_the_learning_rate_and_the_optimizers_moments_begin_once_or_in_every_sta
 
     for restarts in (True, False):
         hook = register_optimizer_step_pre_hook(lambda optimizer, args, kwargs, key=restarts: note(optimizer, key))
-        stages, spec = (Stage("a", 2, 1.0), Stage("b", 2, 1.0)), {"restarts": restarts, "warmup": 0.0}
+        stages, spec = (Stage("a", 2, 1.0), Stage("b", 2, 1.0), Stage("c", 2, 1.0, forgets=True)), {"restarts": restarts, "warmup": 0.0}
         run(objective(), tmp_path / str(restarts), lambda stage, step: batches[1:2], stages=stages, spec=spec)
         hook.remove()
-    assert rates[True] == [learning_rate(k, 2, 1.0, 0.0) for k in (0, 1, 0, 1)]
-    assert rates[False] == [learning_rate(k, 4, 1.0, 0.0) for k in range(4)]
-    assert taken == {True: [0, 1, 0, 1], False: [0, 1, 2, 3]}
+    assert rates[True] == [learning_rate(k, 2, 1.0, 0.0) for k in (0, 1, 0, 1, 0, 1)]
+    assert rates[False] == [learning_rate(k, 6, 1.0, 0.0) for k in range(6)]
+    assert taken[True] == taken[False] == [0, 1, 2, 3, 0, 1]
 
 
 @pytest.mark.parametrize("wrong", [{"warmup": 1.5}, {"save_every": 0}, {"log_with": "paper"}], ids=str)
