@@ -5,24 +5,23 @@ the prompt, a sampled word, the trigger with its echo, a latent with (after the 
 Dimensions: B rows, K latents per block, D hidden.
 """
 
-import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
-from transformers import DynamicCache
 
-from latentomni.attention_flow import Kind, Layout, attention_mask
+from latentomni.attention_flow import Kind
 from latentomni.config import Mode, SamplingSpec
 from latentomni.events import Event, Finished, LatentClosed, LatentOpened, LatentStep, TextDelta
 from latentomni.modeling import Thinker
 from latentomni.positions import LatentPlace
+from latentomni.prefix import Columns, Prefix, growing_cache
 from latentomni.sequence import Sequence
 
-__all__ = ["Prefix", "Progress", "generate", "read_prefix", "score"]
+__all__ = ["PREFILL_CHUNK", "Progress", "generate", "read_prefix", "score"]
 
+PREFILL_CHUNK = 2048  # tokens of a prompt that go through the model at once
 _SEED_STEP = 0x9E3779B97F4A7C15
 
 
@@ -46,52 +45,6 @@ class _Row:
     blocks: int = 0
     ttft_s: float = 0.0
     reason: str = ""
-
-
-class _Columns:
-    """The key layout of the cache, column by column; rows that have nothing to feed get padding.
-
-    A token of the kind, block, turn and flow of the one before it sees what that one saw, and itself. So a run of words or
-    of latents needs no new mask, and none at all where everything is visible.
-    """
-
-    def __init__(self) -> None:
-        self._fields: list[torch.Tensor] = []
-        self._last: list[list[int]] = []
-        self._last_mask: torch.Tensor | None = None
-
-    def append(self, new: torch.Tensor, last: list[list[int]]) -> torch.Tensor | None:
-        """new: (6, B, n) fields of `Layout`; last: kind, block, turn and flow of each row's last column. Returns the mask
-        (B, n, K) of the new tokens, None where a single new token of every row sees all."""
-        self._fields.append(new)
-        if new.shape[2] == 1 and last == self._last:
-            if self._last_mask is not None:
-                self._last_mask = F.pad(self._last_mask, (0, 1), value=True)
-            return self._last_mask
-        self._fields = [torch.cat(self._fields, dim=2)]
-        mask = attention_mask(Layout(*new), Layout(*self._fields[0]))
-        self._last, self._last_mask = last, None if mask[:, -1].all() else mask[:, -1:]
-        return self._last_mask if new.shape[2] == 1 else mask
-
-    def fork(self) -> "_Columns":
-        other = copy.copy(self)
-        other._fields = list(self._fields)
-        return other
-
-
-@dataclass(frozen=True, eq=False)
-class Prefix:
-    """The first tokens of some rows, `fed` of each, in the cache: read once, gone on from any number of times."""
-
-    fed: list[int]
-    cache: DynamicCache
-    columns: _Columns
-
-    def fork(self) -> tuple[DynamicCache, _Columns]:
-        """A cache and columns to go on with. The layers' tensors are shared: they grow by concatenation, never in place."""
-        cache = copy.copy(self.cache)
-        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
-        return cache, self.columns.fork()
 
 
 @dataclass(frozen=True)
@@ -129,17 +82,19 @@ def score(thinker: Thinker, sequences: list[Sequence], texts: list[list[int]], p
 
 
 def generate(thinker: Thinker, sequences: list[Sequence], modes: list[Mode], sampling: SamplingSpec,
-             cancelled: Callable[[], bool] = lambda: False, prefix: Prefix | None = None,
+             cancelled: Callable[[], bool] = lambda: False, prefix: Prefix | Callable[[], Prefix | None] | None = None,
              progress: list[Progress] | None = None) -> Iterator[tuple[int, Event]]:  # fmt: skip
     """Answer the open assistant turn of every sequence, which grow in place. Yields (row, event), ending in Finished.
 
     A sequence may end inside a latent block that is open (behind its trigger or in its window): it goes on from there.
     Stops between any two steps when `cancelled()` turns true or the generator is closed; a block begun is then taken back.
-    `prefix`: what the sequences begin with, where that has been read already. `progress`: of answers that are gone on with, so
-    that limits, text and numbers of blocks run on. Every block begins a random stream of its own, so an answer that goes on
-    behind a block draws what it would have drawn without a break.
+    `prefix`: what the sequences begin with, where that has been read already; or what reads it, once the answer is wanted.
+    `progress`: of answers that are gone on with, so that limits, text and numbers of blocks run on. Every block begins a random
+    stream of its own, so an answer that goes on behind a block draws what it would have drawn without a break.
     """
-    return _Decoder(thinker, sequences, modes, sampling, cancelled, prefix, progress).run()
+    started_s = time.perf_counter()
+    read = prefix() if callable(prefix) else prefix
+    yield from _Decoder(thinker, sequences, modes, sampling, cancelled, read, progress).run(started_s)
 
 
 class _Decoder:
@@ -153,7 +108,7 @@ class _Decoder:
             _Row(s, m, self._stream(p.blocks), ready=len(s), text=p.text, gap=bool(p.text), tokens=p.tokens, blocks=p.blocks)
             for s, m, p in zip(sequences, modes, progress or [Progress()] * len(sequences), strict=True)
         ]
-        self.cache, self.columns = DynamicCache(config=thinker.model.config.text_config), _Columns()
+        self.cache, self.columns = growing_cache(thinker.model.config.text_config), Columns()
         if prefix is not None:
             self.cache, self.columns = prefix.fork()
             for row, count in zip(self.rows, prefix.fed, strict=True):
@@ -163,8 +118,8 @@ class _Decoder:
         self.never = torch.tensor(never, device=thinker.device)
 
     @torch.no_grad()
-    def run(self) -> Iterator[tuple[int, Event]]:
-        self.started_s = time.perf_counter()
+    def run(self, started_s: float) -> Iterator[tuple[int, Event]]:
+        self.started_s = started_s
         try:
             for b in range(len(self.rows)):
                 yield from self._enter_open_block(b)
@@ -204,15 +159,19 @@ class _Decoder:
         return hidden[:, 0] if hidden.shape[1] == 1 else hidden[torch.arange(len(ends)), torch.tensor(ends)]
 
     def feed(self) -> torch.Tensor:
-        """(B, n, D) hidden states of every row's known tokens, and rubbish behind them."""
+        """(B, n, D) hidden states of every row's known tokens, and rubbish behind them. Long prompts go through in chunks."""
         n = max(row.ready - row.fed for row in self.rows)
         known = [self._known(row, n) for row in self.rows]
         step = torch.tensor(known, device=self.thinker.device).transpose(0, 1)
-        mask = self.columns.append(step[:6], [[values[-1] for values in row[1:5]] for row in known])
-        hidden = self.thinker.forward(self._embed(step[6]), step[7:], mask, self.cache)
+        embeds, hidden = self._embed(step[6]), []
+        for start in range(0, n, PREFILL_CHUNK):
+            chunk = slice(start, min(start + PREFILL_CHUNK, n))
+            last = [[values[chunk.stop - 1] for values in row[1:5]] for row in known]
+            mask = self.columns.append(step[:6, :, chunk], last)
+            hidden.append(self.thinker.forward(embeds[:, chunk], step[7:, :, chunk], mask, self.cache))
         for row in self.rows:
             row.fed = row.ready
-        return hidden
+        return hidden[0] if len(hidden) == 1 else torch.cat(hidden, 1)
 
     def _known(self, row: _Row, n: int) -> list[list[int]]:
         """(10, n): the fields of `Layout`, token ids and position ids of the tokens to feed, then padding."""

@@ -14,6 +14,7 @@ from latentomni.clock import SAMPLE_RATE_HZ
 from latentomni.config import LatentSpec, MediaLimits, Mode, ReadingSpec, SamplingSpec, VideoSpec
 from latentomni.errors import RequestError
 from latentomni.events import Finished
+from latentomni.generation import PREFILL_CHUNK
 from latentomni.media import Clip, MediaInfo
 from latentomni.memory import available_bytes
 from latentomni.modeling import MIN_SAMPLES, Thinker
@@ -60,9 +61,11 @@ class Pace:
     def note_encoding(self, tokens: int, seconds: float) -> None:
         self._encode_s = seconds / max(tokens, 1)
 
-    def note_answer(self, mode: Mode, prompt_tokens: int, steps: int, finished: Finished) -> None:
+    def note_answer(self, mode: Mode, prompt_tokens: int | None, steps: int, finished: Finished) -> None:
+        """prompt_tokens: None where most of the prompt had been read before."""
         if finished.reason != "cancelled" and steps:
-            self._prompt_s = finished.ttft_s / prompt_tokens
+            if prompt_tokens is not None:
+                self._prompt_s = finished.ttft_s / prompt_tokens
             self._step_s = (finished.elapsed_s - finished.ttft_s) / steps
             self._steps[mode] = steps
 
@@ -188,10 +191,13 @@ class _Run:
 
     def kv_bytes(self, media: _Media) -> int:
         """Keys and values of every token there may be."""
+        return self._token_bytes() * sum(self.tokens(media).values())
+
+    def _token_bytes(self) -> int:
+        """Keys and values of one token."""
         text = self.thinker.model.config.text_config
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * self.thinker.dtype.itemsize
-        return per_token * sum(self.tokens(media).values())
+        return 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * self.thinker.dtype.itemsize
 
     def needed_bytes(self, media: _Media) -> int:
         """Beside weights that are loaded: what is held, and the largest of the steps."""
@@ -200,7 +206,8 @@ class _Run:
         held = raw + 12 * media.samples + _BUFFER_BYTES  # sound as it is, as the record keeps it, and between the two
         if self.thinker.device.type == "cuda":  # these stay in main memory
             held = 0
-        return held + self.kv_bytes(media) + max(self._step_bytes(media)) + (0 if self.is_loaded else weight_bytes(self.thinker))
+        kept = self._token_bytes() * (math.prod(media.grid) + media.audio_tokens)  # of the clip, for the next question
+        return held + self.kv_bytes(media) + kept + max(self._step_bytes(media)) + (0 if self.is_loaded else weight_bytes(self.thinker))
 
     def _step_bytes(self, media: _Media) -> tuple[int, ...]:
         """Patches, vision tower, sound spectra, audio tower, the prompt's mask, language model, one after the other."""
@@ -210,13 +217,14 @@ class _Run:
         patch_bytes = 4 * 3 * media.video.temporal_patch * media.video.patch_px**2
         raw = media.frames * media.size_px[0] * media.size_px[1] * 3
         prompt = tokens["visual"] + tokens["audio"] + tokens["text"]
+        chunk = min(prompt, PREFILL_CHUNK)
         return (
             4 * raw + 4 * patches * patch_bytes,
             patches * (patch_bytes + size * (3 * vision.intermediate_size + 8 * vision.hidden_size)),
             _MEL_BYTES * media.samples,
             2 * tokens["audio"] * size * (2 * audio.encoder_ffn_dim + 8 * audio.d_model),
-            _MASK_BYTES * prompt**2,
-            prompt * size * (3 * text.intermediate_size + 8 * text.hidden_size),
+            _MASK_BYTES * chunk * prompt,
+            chunk * size * (3 * text.intermediate_size + 8 * text.hidden_size),
         )
 
 

@@ -89,20 +89,20 @@ def rerun(runtime: Runtime, clip: Clip, trace: Trace, change: Change, *, seed: i
     given = replayed or replay(runtime, clip, trace, cancelled)
     variant = (change_clip if change.changes_clip else change_latents)(runtime, clip, given, change, seed)
     rows = [row for row in (variant.row, variant.control) if row is not None]
-    after = Trace.from_events(_written(variant, given, rows, cancelled))
+    after = Trace.from_events(_written(runtime, variant, given, rows, cancelled))
     require_finished(after)
     told = [_closing(given.thinker, given.row, _answer_start(given.row, given.prompt))]
     told += [_closing(given.thinker, row, variant.answer_start or _answer_start(row, given.prompt)) for row in rows]
-    return _judged(given, change, variant, after, told)
+    return _judged(runtime, given, change, variant, after, told)
 
 
-def _written(variant: Variant, given: Replay, rows: list[Sequence], cancelled: Callable[[], bool]) -> Iterator[Event]:
+def _written(runtime: Runtime, variant: Variant, given: Replay, rows: list[Sequence], cancelled: Callable[[], bool]) -> Iterator[Event]:
     """The changed answer from its beginning, as a stream. The control, the second of `rows`, is written along with it."""
     sampling, begun_s = sampling_of(given.trace), variant.begun[-1].elapsed_s if variant.begun else 0.0
     if variant.answer_start is not None:  # all blocks are there
         sampling = replace(sampling, max_blocks=0)
     modes, progress = [Mode(given.trace.mode)] * len(rows), [variant.progress] * len(rows)
-    written = generate(given.thinker, rows, modes, sampling, cancelled, progress=progress)
+    written = generate(given.thinker, rows, modes, sampling, cancelled, lambda: runtime.opening(rows), progress)
     rest = (replace(event, elapsed_s=event.elapsed_s + begun_s) for b, event in written if b == 0)
     yield variant.started
     for event in variant.evidence.found(chain(variant.begun, rest), has_null=given.trace.has_null):
@@ -119,12 +119,12 @@ def _closing(thinker: Thinker, row: Sequence, start: int) -> _Closing:
     return _Closing(row.up_to(start), ids, thinker.tokenizer.decode(ids, skip_special_tokens=True).strip())
 
 
-def _judged(given: Replay, change: Change, variant: Variant, after: Trace, told: list[_Closing]) -> Outcome:
+def _judged(runtime: Runtime, given: Replay, change: Change, variant: Variant, after: Trace, told: list[_Closing]) -> Outcome:
     """told: the answer given before, the one after the change and, where there is one, the control's."""
     first, second = told[:2]
     flipped = first.text != second.text
     answers = [first.token_ids] + [second.token_ids] * flipped
-    scores = [score(given.thinker, [said.before.up_to(len(said.before)) for _ in answers], answers) for said in told]
+    scores = [_scores(runtime, given.thinker, said.before, answers) for said in told]
     margins = [log_p[0] - sum(log_p[1:]) for log_p in scores]
     before, changed = margins[:2]
     probabilities = {first.text: (_sigmoid(before), _sigmoid(changed)), second.text: (_sigmoid(-before), _sigmoid(-changed))}
@@ -139,6 +139,11 @@ def _judged(given: Replay, change: Change, variant: Variant, after: Trace, told:
     if flipped and changed > 0:
         notices.append("The new answer was likelier word by word, but as a whole the first one still is.")
     return Outcome(change, given.trace, after, flipped, probabilities, changed - before, moved, control, tuple(notices))
+
+
+def _scores(runtime: Runtime, thinker: Thinker, before: Sequence, answers: list[list[int]]) -> list[float]:
+    rows = [before.up_to(len(before)) for _ in answers]
+    return score(thinker, rows, answers, runtime.opening(rows))
 
 
 def _sigmoid(x: float) -> float:

@@ -4,7 +4,7 @@ import io
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from latentomni.checkpoint_files import read_collapse
 from latentomni.config import LatentSpec, MediaLimits, Mode, ReadingSpec, SamplingSpec
 from latentomni.events import ClipRecord, Event, Finished, LatentClosed, LatentStep, Moments, Started
 from latentomni.evidence import DonorBank, EvidenceBank, Null, benjamini_hochberg
-from latentomni.generation import generate
+from latentomni.generation import generate, read_prefix
 from latentomni.media import Clip, read_clip
 from latentomni.modeling import Thinker
 from latentomni.plan import Pace
+from latentomni.prefix import Prefix
 from latentomni.processing import add_question, check_question, new_sequence
 from latentomni.sequence import ClipFeatures, Sequence
 from latentomni.trace import Trace
@@ -34,6 +35,7 @@ _THUMBNAIL_PX = 160
 _THUMBNAIL_STEP_S = 0.5
 _MAX_THUMBNAILS = 120
 _KEPT_CLIPS = 4
+_KEPT_BYTES = 2 * 2**30  # of keys and values, beside those of the last clip
 
 
 def visual_moments(features: ClipFeatures) -> Moments:
@@ -120,14 +122,23 @@ class Evidence:
             yield event
 
 
+@dataclass(eq=False)
+class _Known:
+    """What is kept of a clip. opening: its keys and values, once a question about it was asked."""
+
+    features: ClipFeatures
+    evidence: Evidence
+    opening: Prefix | None = None
+
+
 class Runtime:
-    """A loaded model with its donors. Holds no state of a request but a small cache of encoded clips, and how fast it was."""
+    """A loaded model with its donors. Holds no state of a request but a small cache of clips as the model read them, and how fast it was."""
 
     def __init__(self, thinker: Thinker, donors: DonorBank | None = None, limits: MediaLimits | None = None,
                  collapse: dict[str, float | None] | None = None) -> None:  # fmt: skip
         self.thinker, self.donors, self.limits, self.collapse = thinker, donors, limits or MediaLimits(), collapse or {}
         self.pace = Pace()
-        self._encoded: OrderedDict[tuple, tuple[ClipFeatures, Evidence]] = OrderedDict()
+        self._known: OrderedDict[tuple, _Known] = OrderedDict()
 
     @classmethod
     def load(cls, model: str = "nano", limits: MediaLimits | None = None) -> "Runtime":
@@ -149,15 +160,33 @@ class Runtime:
     def encode(self, clip: Clip) -> tuple[ClipFeatures, Evidence]:
         """Features and evidence banks of a clip; the last few clips are kept."""
         key = (clip.sha256, clip.reading, clip.sample_fps, len(clip.frames), clip.duration_s)
-        if key not in self._encoded:
+        if key not in self._known:
             begun_s = time.perf_counter()
             features = self.thinker.encode_clip(clip)
             self.pace.note_encoding(len(features.visual) + len(features.audio), time.perf_counter() - begun_s)
-            self._encoded[key] = (features, Evidence(features, self.donors))
-            while len(self._encoded) > _KEPT_CLIPS:
-                self._encoded.popitem(last=False)
-        self._encoded.move_to_end(key)
-        return self._encoded[key]
+            self._known[key] = _Known(features, Evidence(features, self.donors))
+            while len(self._known) > _KEPT_CLIPS:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        return self._known[key].features, self._known[key].evidence
+
+    def opening(self, rows: list[Sequence]) -> Prefix | None:
+        """The keys and values of the clip that all these rows begin with, read once and kept, so that every further question and
+        every change of an answer pays for its own tokens only; None where it is not one of the clips that are kept."""
+        known = next((k for k in list(self._known.values()) if all(row.clip is k.features for row in rows)), None)
+        if known is None:
+            return None
+        if known.opening is None:
+            n = next(i for i, turn in enumerate(rows[0].turns) if turn)
+            known.opening = read_prefix(self.thinker, [rows[0].up_to(n)], [n])
+            self._drop_openings(known)
+        return known.opening.repeated(len(rows))
+
+    def _drop_openings(self, last: _Known) -> None:
+        """The oldest ones, until the others fit."""
+        held = [k for k in list(self._known.values()) if k is not last and k.opening is not None]
+        while sum(k.opening.nbytes for k in held) > _KEPT_BYTES:
+            held.pop(0).opening = None
 
     def stream(self, clip: Clip, question: str, mode: Mode | str = Mode.LATENT, sampling: SamplingSpec | None = None,
                conversation: Sequence | None = None, cancelled: Callable[[], bool] = lambda: False,
@@ -172,17 +201,21 @@ class Runtime:
         alone = conversation is None or (self.spec.single_turn and conversation.turn > 0) or conversation.spec != spec
         row = self.conversation(clip, latent) if alone else conversation
         add_question(row, question, mode, self.thinker.encode_text)
-        prompt_tokens, has_null = len(row), self._has_null(spec)
+        prompt_tokens, has_null, is_read = len(row), self._has_null(spec), self._is_read(row)
         yield Started(
             question, str(mode), str(row.flow), self.thinker.name, self.thinker.weights, spec.to_dict(), asdict(sampling),
             clip_record(clip), evidence.moments["visual"], evidence.moments["audio"], prompt_tokens, has_null, clip.reading.to_dict(), self.collapse,
         )  # fmt: skip
-        for event in evidence.found((event for _, event in generate(self.thinker, [row], [mode], sampling, cancelled)), has_null=has_null):
+        answer = generate(self.thinker, [row], [mode], sampling, cancelled, lambda: self.opening([row]))
+        for event in evidence.found((event for _, event in answer), has_null=has_null):
             if isinstance(event, Finished):
-                self.pace.note_answer(mode, prompt_tokens, len(row) - prompt_tokens, event)
+                self.pace.note_answer(mode, None if is_read else prompt_tokens, len(row) - prompt_tokens, event)
                 is_parted = alone and conversation is not None and not self.spec.single_turn
                 event = replace(event, notices=self._notices(event, spec, mode, is_parted=is_parted))
             yield event
+
+    def _is_read(self, row: Sequence) -> bool:
+        return any(k.features is row.clip and k.opening is not None for k in list(self._known.values()))
 
     def conversation(self, clip: Clip, latent: dict[str, Any] | None = None) -> Sequence:
         """An empty conversation about a clip, under the model's latent settings or changed ones."""

@@ -35,9 +35,9 @@ DOORS = {
     "transformers": (
         "latentomni.checkpoint_files",
         "latentomni.checkpoints",
-        "latentomni.generation",  # its cache
         "latentomni.layouts",
         "latentomni.modeling",
+        "latentomni.prefix",  # its cache
         "latentomni.training",
         "latentomni.window_grammar",  # its tokenizer's type
     ),

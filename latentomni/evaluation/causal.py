@@ -17,9 +17,10 @@ from latentomni.config import Mode, SamplingSpec
 from latentomni.evaluation.cases import Case
 from latentomni.events import Finished, LatentClosed
 from latentomni.evidence import collapse
-from latentomni.generation import Prefix, generate, read_prefix, score
+from latentomni.generation import generate, read_prefix, score
 from latentomni.interventions import Arm, Material, black_out, intervene, other_window, reopen
 from latentomni.modeling import Thinker
+from latentomni.prefix import Prefix
 from latentomni.processing import add_question, new_sequence
 from latentomni.sequence import Sequence
 

@@ -1,0 +1,113 @@
+"""Tokens that were read once and are gone on from many times: their keys and values, and the layout that masks are made of.
+
+Dimensions: B rows, H key heads, K keys, n new tokens, E width of a head.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from latentomni.attention_flow import Layout, attention_mask
+
+__all__ = ["Columns", "Prefix", "growing_cache"]
+
+
+class Columns:
+    """The key layout of the cache, column by column; rows that have nothing to feed get padding.
+
+    A token of the kind, block, turn and flow of the one before it sees what that one saw, and itself. So a run of words or
+    of latents needs no new mask, and none at all where everything is visible.
+    """
+
+    def __init__(self) -> None:
+        self._fields: list[torch.Tensor] = []
+        self._last: list[list[int]] = []
+        self._last_mask: torch.Tensor | None = None
+
+    def append(self, new: torch.Tensor, last: list[list[int]]) -> torch.Tensor | None:
+        """new: (6, B, n) fields of `Layout`; last: kind, block, turn and flow of each row's last column. Returns the mask
+        (B, n, K) of the new tokens, None where a single new token of every row sees all."""
+        self._fields.append(new)
+        if new.shape[2] == 1 and last == self._last:
+            if self._last_mask is not None:
+                self._last_mask = F.pad(self._last_mask, (0, 1), value=True)
+            return self._last_mask
+        self._fields = [torch.cat(self._fields, dim=2)]
+        mask = attention_mask(Layout(*new), Layout(*self._fields[0]))
+        self._last, self._last_mask = last, None if mask[:, -1].all() else mask[:, -1:]
+        return self._last_mask if new.shape[2] == 1 else mask
+
+    def fork(self, rows: int) -> "Columns":
+        """To go on with, `rows` times where this is one row."""
+        other = Columns()
+        other._fields = [values.expand(-1, rows, -1) for values in self._fields]
+        return other
+
+
+class _GrowingLayer(DynamicLayer):
+    """Keys and values (B, H, K, E) with room behind them, so that a new token is written in place instead of all being copied."""
+
+    _room: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_args, **_kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        held, new = (self.keys, self.values), (key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if self._room is None or self._room[0].shape[-2] < end:
+            self._room = tuple(self._with_room(old, states, start, end) for old, states in zip(held, new, strict=True))
+        for room, states in zip(self._room, new, strict=True):
+            room[..., start:end, :] = states
+        self.keys, self.values = (room[..., :end, :] for room in self._room)
+        return self.keys, self.values
+
+    @staticmethod
+    def _with_room(old: torch.Tensor, new: torch.Tensor, start: int, end: int) -> torch.Tensor:
+        room = new.new_empty(*new.shape[:-2], end + max(end // 8, 128), new.shape[-1])
+        if start:
+            room[..., :start, :] = old
+        return room
+
+    def fork(self, rows: int) -> "_GrowingLayer":
+        """What is there already is shared until the first new token."""
+        other = copy.copy(self)
+        other._room, other.keys, other.values = None, self.keys.expand(rows, -1, -1, -1), self.values.expand(rows, -1, -1, -1)
+        return other
+
+
+def growing_cache(config) -> DynamicCache:
+    """An empty cache for decoding; it knows no gradient."""
+    cache = DynamicCache(config=config)
+    cache.layers = [_GrowingLayer() for _ in cache.layers]
+    return cache
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """The first tokens of some rows, `fed` of each, in the cache: read once, gone on from any number of times."""
+
+    fed: list[int]
+    cache: DynamicCache
+    columns: Columns
+
+    @property
+    def nbytes(self) -> int:
+        """Of keys and values."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
+
+    def repeated(self, rows: int) -> "Prefix":
+        """The same for `rows` rows that all begin like this one. Nothing is copied."""
+        assert len(self.fed) == 1, self.fed
+        return Prefix(self.fed * rows, *self.fork(rows))
+
+    def fork(self, rows: int | None = None) -> tuple[DynamicCache, Columns]:
+        """A cache and columns to go on with."""
+        rows = rows or len(self.fed)
+        cache = copy.copy(self.cache)
+        cache.layers = [layer.fork(rows) for layer in self.cache.layers]
+        return cache, self.columns.fork(rows)
