@@ -1,6 +1,6 @@
 """How fast an answer is decoded: our loop beside the stock class's `generate()`, and a latent step beside a bare decoder step.
 
-Everything is measured in one interleaved run on the same prompt: a drawn clip and one of its questions.
+Everything is measured in one interleaved run on the same prompt.
 """
 
 import logging
@@ -12,14 +12,12 @@ from typing import Any
 
 import torch
 
-from latentomni.avworld import questions, sample_world, world_clip
-from latentomni.clock import SAMPLE_RATE_HZ
+from latentomni.bench.measures import compared, synchronize
+from latentomni.bench.peers import bench_clip, describe, prompt_row, stock_inputs
 from latentomni.config import Mode, SamplingSpec
 from latentomni.events import Finished, LatentStep, TextDelta
 from latentomni.generation import generate
-from latentomni.media import Clip
 from latentomni.modeling import Thinker
-from latentomni.processing import add_question, new_sequence, patchify
 from latentomni.runtime import Runtime
 from latentomni.sequence import ClipFeatures, Sequence
 
@@ -28,7 +26,6 @@ __all__ = ["bench_decode"]
 _TOKENS = 64
 _LATENTS = 40  # per repeat, at least
 _COPY_BYTES = 256 * 2**20  # far more than any cache holds
-_MEL_SAMPLES = SAMPLE_RATE_HZ // 100
 _log = logging.getLogger(__name__)
 
 
@@ -58,16 +55,16 @@ def bench_decode(runtime: Runtime, repeats: int = 10, seed: int = 0) -> dict[str
     cache of the same length (`peer`). `share_of_limit`: the time that reading weights and cache takes at the copy bandwidth
     measured here, over the time our text step takes. `same_tokens`: whether both loops wrote the same text.
     """
-    thinker, world = runtime.thinker, sample_world(seed, "test")
-    clip, question = world_clip(world), questions(world)[0].text
+    thinker = runtime.thinker
+    clip, (question, _) = bench_clip(thinker, seed)
     features = thinker.encode_clip(clip)
-    stock_inputs = _stock_inputs(thinker, clip, _prompt(thinker, features, question, Mode.DIRECT))
+    inputs = stock_inputs(thinker, clip, prompt_row(thinker, features, question, Mode.DIRECT))
     rates: dict[str, list[float]] = {"ours": [], "peer": []}
     steps: dict[str, list[float]] = {"ours": [], "peer": []}
     for repeat in range(repeats + 1):
-        row = _prompt(thinker, features, question, Mode.DIRECT)
+        row = prompt_row(thinker, features, question, Mode.DIRECT)
         ours, tokens = _our_rate(thinker, row)
-        peer, stock_tokens = _stock_rate(thinker, stock_inputs)
+        peer, stock_tokens = _stock_rate(thinker, inputs)
         ours_s, peer_s = _latent_steps(thinker, features, question)
         _log.info(
             "decode %d/%d: %.0f and %.0f tokens/s, %.2f and %.2f ms",
@@ -86,26 +83,15 @@ def bench_decode(runtime: Runtime, repeats: int = 10, seed: int = 0) -> dict[str
     length = len(row) - _TOKENS // 2
     limit_s = _bytes_per_token(thinker, length) / _copy_bandwidth(thinker.device)
     return {
-        **_compared(rates),
-        "latent_step": _compared(steps),
+        **compared(rates),
+        "latent_step": compared(steps),
         "share_of_limit": limit_s * median(rates["ours"]),
         "same_tokens": tokens == stock_tokens,
-        "shape": f"{thinker.name}, {str(thinker.dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads; prompt of "
+        "shape": f"{describe(thinker)}; prompt of "
         f"{len(row) - _TOKENS} tokens ({clip.duration_s:g} s clip), {_TOKENS} greedy tokens; {thinker.spec.n_latents} latents a block; "
         "peers: generate() with its cache, one token through the language model without head",
         "repeats": repeats,
     }
-
-
-def _compared(figures: dict[str, list[float]]) -> dict[str, float]:
-    ours, peer = median(figures["ours"]), median(figures["peer"])
-    return {"ours": ours, "peer": peer, "ratio": ours / peer}
-
-
-def _prompt(thinker: Thinker, features: ClipFeatures, question: str, mode: Mode) -> Sequence:
-    row = new_sequence(features, thinker.spec, thinker.ids, thinker.encode_text)
-    add_question(row, question, mode, thinker.encode_text)
-    return row
 
 
 def _our_rate(thinker: Thinker, row: Sequence) -> tuple[float, list[int]]:
@@ -116,25 +102,6 @@ def _our_rate(thinker: Thinker, row: Sequence) -> tuple[float, list[int]]:
     first, last = next(e for e in events if isinstance(e, TextDelta)), events[-1]
     assert isinstance(last, Finished) and last.tokens == _TOKENS, last
     return (_TOKENS - len(first.token_ids)) / (last.elapsed_s - first.elapsed_s), row.token_ids[-_TOKENS:]
-
-
-def _stock_inputs(thinker: Thinker, clip: Clip, row: Sequence) -> dict[str, Any]:
-    """The prompt as `generate()` takes it; `get_rope_index` then finds the position ids that the row has."""
-    patches, grid = patchify(clip.frames, thinker.video)
-    samples = clip.waveform[: len(clip.waveform) // _MEL_SAMPLES * _MEL_SAMPLES]
-    mel = thinker.mel(samples, sampling_rate=SAMPLE_RATE_HZ, padding=False, truncation=False, return_tensors="pt")[
-        "input_features"
-    ]
-    inputs = {
-        "input_ids": torch.tensor([row.token_ids]),
-        "attention_mask": torch.ones(1, len(row), dtype=torch.long),
-        "pixel_values_videos": patches.to(thinker.dtype),
-        "video_grid_thw": torch.tensor([grid]),
-        "video_second_per_grid": torch.tensor([thinker.video.temporal_patch / clip.sample_fps]),
-        "input_features": mel.to(thinker.dtype),
-        "feature_attention_mask": torch.ones(1, mel.shape[-1], dtype=torch.long),
-    }
-    return {**{name: values.to(thinker.device) for name, values in inputs.items()}, "use_audio_in_video": True}
 
 
 def _stock_rate(thinker: Thinker, inputs: dict[str, Any]) -> tuple[float, list[int]]:
@@ -158,7 +125,7 @@ def _latent_steps(thinker: Thinker, features: ClipFeatures, question: str) -> tu
     ours: list[float] = []
     bare: list[float] = []
     while len(ours) < _LATENTS:
-        row = _prompt(thinker, features, question, Mode.LATENT)
+        row = prompt_row(thinker, features, question, Mode.LATENT)
         events = generate(opening, [row], [Mode.LATENT], SamplingSpec(max_new_tokens=2, max_blocks=1))
         arrived_s = [event.elapsed_s for _, event in events if isinstance(event, LatentStep)]
         ours += [b - a for a, b in zip(arrived_s, arrived_s[1:], strict=False)]
@@ -178,7 +145,7 @@ def _bare_steps(thinker: Thinker, row: Sequence, count: int) -> list[float]:
     ).past_key_values
     seconds = []
     for i in range(start, len(row)):
-        _synchronize(thinker.device)
+        synchronize(thinker.device)
         begun_s = time.perf_counter()
         decoder(
             inputs_embeds=embeds[:, i : i + 1],
@@ -186,14 +153,9 @@ def _bare_steps(thinker: Thinker, row: Sequence, count: int) -> list[float]:
             past_key_values=cache,
             use_cache=True,
         )
-        _synchronize(thinker.device)
+        synchronize(thinker.device)
         seconds.append(time.perf_counter() - begun_s)
     return seconds
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _bytes_per_token(thinker: Thinker, length: int) -> int:
@@ -211,9 +173,9 @@ def _copy_bandwidth(device: torch.device, repeats: int = 5) -> float:
     target = torch.empty_like(source)
     seconds = []
     for _ in range(repeats):
-        _synchronize(device)
+        synchronize(device)
         begun_s = time.perf_counter()
         target.copy_(source)
-        _synchronize(device)
+        synchronize(device)
         seconds.append(time.perf_counter() - begun_s)
     return 2 * _COPY_BYTES / min(seconds)

@@ -4,13 +4,8 @@ Dimensions: K latents of the block, V visual tokens, A audio tokens, D hidden.
 """
 
 import logging
-import multiprocessing
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -18,9 +13,9 @@ import numpy as np
 import torch
 
 from latentomni import checkpoints
+from latentomni.bench.measures import growth_bytes, in_fresh_processes
 from latentomni.clock import POSITIONS_PER_SECOND, Window
 from latentomni.config import Mode
-from latentomni.memory import peak_bytes
 from latentomni.modeling import Thinker
 from latentomni.sequence import ClipFeatures
 from latentomni.training.batches import make_batch
@@ -162,14 +157,7 @@ def _noise(hidden: int, seconds: int, seed: int) -> ClipFeatures:
 
 def _memory(name: str, shape: StepShape, seed: int, vocabulary: int) -> dict[str, Any]:
     """Peak bytes of a step in phase A beside the peer's, each in a fresh process."""
-    arms = ("phase_a", _PEER)
-    processes = [ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) for _ in arms]
-    measured = [
-        p.submit(_measure_peak, arm, name, shape, seed, vocabulary) for arm, p in zip(arms, processes, strict=True)
-    ]
-    for process in processes:
-        process.shutdown()
-    ours, peer = (m.result() for m in measured)
+    ours, peer = in_fresh_processes(_measure_peak, ("phase_a", _PEER), name, shape, seed, vocabulary)
     _log.info("train memory with a vocabulary of %d: %.0f and %.0f MiB", vocabulary, ours / 2**20, peer / 2**20)
     return {"ours": ours, "peer": peer, "ratio": ours / peer, "vocabulary": vocabulary, "batch": shape.batch}
 
@@ -183,18 +171,4 @@ def _measure_peak(arm: str, name: str, shape: StepShape, seed: int, vocabulary: 
     step.batch = make_batch(step.thinker, [_example(step.thinker, short, seed)])
     step.take(arm)
     step.batch = whole
-    return _growth_bytes(lambda: step.take(arm), step.thinker.device)
-
-
-def _growth_bytes(work: Callable[[], Any], device: torch.device) -> int:
-    """Peak memory while `work` runs, above what was held before."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before_bytes = torch.cuda.memory_allocated(device)
-        work()
-        return torch.cuda.max_memory_allocated(device) - before_bytes
-    with suppress(OSError):  # Linux forgets the peak of loading the model
-        Path("/proc/self/clear_refs").write_text("5")
-    before_bytes = peak_bytes()
-    work()
-    return peak_bytes() - before_bytes
+    return growth_bytes(lambda: step.take(arm), step.thinker.device)

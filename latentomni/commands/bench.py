@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from latentomni.commands.arguments import add_command, add_model, positive
@@ -53,6 +54,22 @@ def _decode(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, 
     return bench_decode(runtime, seed=args.seed, **repeats)
 
 
+def _prefill(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any], name: str = "bench_prefill") -> dict[str, Any]:
+    from latentomni import checkpoints
+    from latentomni.bench import prefill
+
+    thinker = checkpoints.load(args.model)
+    _describe(thinker, about)
+    return getattr(prefill, name)(thinker, seed=args.seed, **repeats)
+
+
+def _memory(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
+    from latentomni.bench.prefill import bench_memory
+
+    about.update(model=args.model)
+    return bench_memory(args.model, seed=args.seed)
+
+
 def _media(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
     from latentomni.bench.media import bench_media
 
@@ -87,5 +104,6 @@ def _describe(thinker: Any, about: dict[str, Any]) -> None:
 
 
 _BENCHES: dict[str, Callable[..., dict[str, Any]]] = {
-    "decode": _decode, "media": _media, "train": _train, "evidence": _evidence, "ui": _ui,
+    "decode": _decode, "prefill": _prefill, "followup": partial(_prefill, name="bench_followup"), "memory": _memory,
+    "media": _media, "train": _train, "evidence": _evidence, "ui": _ui,
 }  # fmt: skip

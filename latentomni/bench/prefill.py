@@ -1,0 +1,87 @@
+"""What a prompt costs before the first word: in time for a new clip and for a further question about it, and in memory.
+
+The peer is the stock class's `generate()` on the same inputs, which reads all of them for every question.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from latentomni import checkpoints
+from latentomni.bench.measures import compared, growth_bytes, in_fresh_processes, seconds_of
+from latentomni.bench.peers import bench_clip, describe, prompt_row, stock_first_token
+from latentomni.clock import SAMPLE_RATE_HZ
+from latentomni.config import Mode, SamplingSpec
+from latentomni.media import Clip
+from latentomni.modeling import Thinker
+from latentomni.runtime import Runtime
+
+__all__ = ["bench_followup", "bench_memory", "bench_prefill"]
+
+_ONE = SamplingSpec(max_new_tokens=1)
+_log = logging.getLogger(__name__)
+
+
+def bench_prefill(thinker: Thinker, repeats: int = 5, seed: int = 0) -> dict[str, Any]:
+    """Seconds from a clip in memory to the first token of an answer about it; ours also makes the evidence banks."""
+    return _bench(thinker, repeats, seed, "prefill", lambda clip, first, second: lambda: _first_token(Runtime(thinker), clip, first))
+
+
+def bench_followup(thinker: Thinker, repeats: int = 5, seed: int = 0) -> dict[str, Any]:
+    """Seconds to the first token of another question about a clip that one was asked about; the peer reads everything again."""
+
+    def ours(clip: Clip, first: str, second: str) -> Callable[[], Any]:
+        runtime = Runtime(thinker)
+        _first_token(runtime, clip, first)
+        return lambda: _first_token(runtime, clip, second)
+
+    return _bench(thinker, repeats, seed, "followup", ours)
+
+
+def _bench(thinker: Thinker, repeats: int, seed: int, name: str, prepare: Callable[..., Callable[[], Any]]) -> dict[str, Any]:
+    clip, asked = bench_clip(thinker, seed)
+    row = prompt_row(thinker, thinker.encode_clip(clip), asked[name == "followup"], Mode.DIRECT)
+    ours, seconds = prepare(clip, *asked), {"ours": [], "peer": []}
+    for repeat in range(repeats + 1):
+        measured = {"ours": seconds_of(ours), "peer": seconds_of(lambda: stock_first_token(thinker, clip, row))}
+        _log.info("%s %d/%d: %.3f and %.3f s", name, repeat, repeats, measured["ours"], measured["peer"])
+        for who, s in measured.items():
+            seconds[who] += [s] * bool(repeat)  # the first round warms up
+    return {**compared(seconds), "shape": f"{describe(thinker)}; prompt of {len(row)} tokens ({clip.duration_s:g} s clip), to the first token; "
+            "peer: generate() on the same inputs", "repeats": repeats}  # fmt: skip
+
+
+def _first_token(runtime: Runtime, clip: Clip, question: str) -> None:
+    for _ in runtime.stream(clip, question, Mode.DIRECT, _ONE):
+        pass
+
+
+def bench_memory(name: str, quantization: str | None = None, seed: int = 0) -> dict[str, Any]:
+    """Peak bytes from a clip in memory to the first token, above the loaded model, each in a process that loads it by `name`."""
+    (ours, shape), (peer, _) = in_fresh_processes(_measure_peak, ("ours", "peer"), name, quantization, seed)
+    _log.info("prefill memory: %.0f and %.0f MiB", ours / 2**20, peer / 2**20)
+    return {"ours": ours, "peer": peer, "ratio": ours / peer, "shape": f"{shape}, peak bytes above the loaded model; peer: generate() on the same inputs",
+            "repeats": 1}  # fmt: skip
+
+
+def _measure_peak(arm: str, name: str, quantization: str | None, seed: int) -> tuple[int, str]:
+    """Runs in a fresh process; two seconds of the clip first bring in libraries. With what was measured."""
+    thinker = checkpoints.load(name, quantization=quantization)
+    clip, (question, _) = bench_clip(thinker, seed)
+
+    def take(clip: Clip) -> None:
+        if arm == "ours":
+            _first_token(Runtime(thinker), clip, question)
+        else:
+            stock_first_token(thinker, clip, prompt_row(thinker, thinker.encode_clip(clip), question, Mode.DIRECT))
+
+    take(_beginning(clip, 2.0))
+    tokens = len(prompt_row(thinker, thinker.encode_clip(clip), question, Mode.DIRECT))
+    return growth_bytes(lambda: take(clip), thinker.device), f"{describe(thinker)}; prompt of {tokens} tokens ({clip.duration_s:g} s clip)"
+
+
+def _beginning(clip: Clip, seconds: float) -> Clip:
+    frames = round(seconds * clip.sample_fps)
+    return replace(clip, frames=clip.frames[:frames], frame_times_s=clip.frame_times_s[:frames], sha256="beginning",
+                   waveform=clip.waveform[: round(seconds * SAMPLE_RATE_HZ)], duration_s=seconds)  # fmt: skip
