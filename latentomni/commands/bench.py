@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from latentomni.commands.arguments import add_command, add_model, positive
+from latentomni.commands.arguments import add_command, add_model, new_file, positive
 
 __all__ = ["add_to"]
 
@@ -23,6 +23,7 @@ def add_to(commands: Any) -> None:
     add_model(parser)
     parser.add_argument("--n", type=positive, help="repeats; default: the benchmark's own")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--plot", metavar="FILE", type=new_file, help="where to draw drift, as SVG")
 
 
 def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
@@ -99,11 +100,23 @@ def _evidence(args: argparse.Namespace, repeats: dict[str, int], about: dict[str
     return bench_evidence(seed=args.seed, draw=lambda trace: plot_timeline(compute_timeline(trace)), **repeats)
 
 
+def _drift(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
+    from latentomni.bench.drift import bench_drift
+    from visualizers.charts import draw_chart
+    from visualizers.drift import drift_chart
+
+    about.update(model=args.model)
+    report = bench_drift(args.model, args.quantization, seed=args.seed, **repeats)
+    if args.plot:
+        args.plot.write_text(draw_chart(drift_chart(report)), encoding="utf-8")
+    return report
+
+
 def _describe(thinker: Any, about: dict[str, Any]) -> None:
     about.update(model=thinker.name, weights=thinker.weights, device=str(thinker.device))
 
 
 _BENCHES: dict[str, Callable[..., dict[str, Any]]] = {
     "decode": _decode, "prefill": _prefill, "followup": partial(_prefill, name="bench_followup"), "memory": _memory,
-    "media": _media, "train": _train, "evidence": _evidence, "ui": _ui,
+    "media": _media, "train": _train, "evidence": _evidence, "ui": _ui, "drift": _drift,
 }  # fmt: skip

@@ -72,7 +72,8 @@ def _report(logs: Path, say: Callable[..., None]) -> dict[str, Any]:
     """Write tables and charts of what was logged; returns them as figures."""
     from latentomni.markdown import write_section
     from latentomni.study.report import read_study, summarise, tables
-    from visualizers.study import compute_charts, draw_chart, plot_chart
+    from visualizers.charts import draw_chart, plot_chart
+    from visualizers.study import compute_charts
 
     summary = summarise(read_study(logs))
     folder = logs / "charts"

@@ -8,7 +8,8 @@ import pytest
 from latentomni.cli import main
 from latentomni.errors import DataError
 from latentomni.study.report import holm, read_study, summarise, tables
-from visualizers.study import compute_charts, draw_chart, plot_chart
+from visualizers.charts import draw_chart, plot_chart
+from visualizers.study import compute_charts
 
 N = 100
 
