@@ -142,7 +142,8 @@ def _told(trace: Trace) -> dict[str, Any]:
         }
         for block in trace.blocks
     ]
-    return {"answer": trace.answer, "text": trace.text, "tokens": trace.tokens, "seconds": trace.elapsed_s, "blocks": blocks}
+    return {"answer": trace.answer, "text": trace.text, "tokens": trace.tokens, "seconds": trace.elapsed_s,
+            "ttft_s": trace.ttft_s, "tokens_per_s": trace.tokens_per_s, "latents_per_s": trace.latents_per_s, "blocks": blocks}  # fmt: skip
 
 
 def _latent(latent: Any) -> dict[str, Any]:

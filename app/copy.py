@@ -195,4 +195,5 @@ def caption(trace: Trace, true_answer: str = "") -> str:
     facts = [trace.model, _MODES.get(trace.mode, trace.mode)]
     if trace.reason != "running":
         facts += [f"{trace.tokens} token{'s' * (trace.tokens != 1)}", f"{trace.elapsed_s:.1f} s"]
+        facts += [] if trace.tokens_per_s is None else [f"{trace.tokens_per_s:.0f} tokens/s"]
     return ", ".join(facts) + (f". True answer: {true_answer}" if true_answer else "")

@@ -146,7 +146,8 @@ class LatentClosed:
 
 @dataclass(frozen=True)
 class Finished:
-    """The run ends. `reason`: "stop", "length" (token limit) or "cancelled". Times in seconds."""
+    """The run ends. `reason`: "stop", "length" (token limit) or "cancelled". Times in seconds. kv_tokens: whose keys and values
+    are held at the end. memory_bytes: most that the device's memory held for this process so far."""
 
     reason: str
     answer: str
@@ -154,6 +155,8 @@ class Finished:
     ttft_s: float
     elapsed_s: float
     notices: tuple[str, ...] = field(default=())
+    kv_tokens: int = 0
+    memory_bytes: int = 0
 
 
 Event = Started | TextDelta | LatentOpened | LatentStep | LatentClosed | Finished

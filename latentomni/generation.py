@@ -14,6 +14,7 @@ import torch
 from latentomni.attention_flow import Kind
 from latentomni.config import Mode, SamplingSpec
 from latentomni.events import Event, Finished, LatentClosed, LatentOpened, LatentStep, TextDelta
+from latentomni.memory import peak_bytes
 from latentomni.modeling import Thinker
 from latentomni.positions import LatentPlace
 from latentomni.prefix import Columns, Prefix, growing_cache
@@ -286,4 +287,5 @@ class _Decoder:
         row = self.rows[b]
         yield from self._flush(b, final=True)
         row.reason = reason
-        yield b, Finished(reason, row.text.strip(), row.tokens, row.ttft_s, time.perf_counter() - self.started_s)
+        elapsed_s, held = time.perf_counter() - self.started_s, peak_bytes(self.thinker.device)
+        yield b, Finished(reason, row.text.strip(), row.tokens, row.ttft_s, elapsed_s, kv_tokens=row.fed, memory_bytes=held)

@@ -11,8 +11,13 @@ __all__ = ["available_bytes", "peak_bytes"]
 _GROUP = Path("/sys/fs/cgroup")
 
 
-def peak_bytes() -> int:
-    """Most main memory that this process held at once; ru_maxrss on Linux starts at the parent's peak, which VmHWM does not."""
+def peak_bytes(device: Any = "cpu") -> int:
+    """Most memory of a torch device that this process held at once; of main memory ru_maxrss on Linux starts at the parent's peak,
+    which VmHWM does not."""
+    if getattr(device, "type", device) == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
         return int(found[1]) * 1024

@@ -124,7 +124,7 @@ class Trace(_ByValue):
     the clip was read; empty in traces written before this was recorded, which is the plain reading too.
 
     visual, audio: moments with features (N, width <= D) float16. clip.sound: int16 at `sound_hz`. ttft_s: None
-    while running. planes: kept with the run by whoever drew it.
+    while running. planes: kept with the run by whoever drew it. kv_tokens, memory_bytes: 0 where they were not recorded.
     """
 
     question: str
@@ -151,6 +151,8 @@ class Trace(_ByValue):
     elapsed_s: float = 0.0
     notices: tuple[str, ...] = ()
     planes: tuple[Plane, ...] = field(default=(), metadata={"later": True})
+    kv_tokens: int = 0
+    memory_bytes: int = 0
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> "Trace":
@@ -199,6 +201,17 @@ class Trace(_ByValue):
     def text(self) -> str:
         """The answer text so far, with everything the model wrote around its blocks."""
         return "".join(delta.text for delta in self.deltas)
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Words' tokens over the whole run."""
+        return self.tokens / self.elapsed_s if self.elapsed_s else None
+
+    @property
+    def latents_per_s(self) -> float | None:
+        """While blocks were written; None without a whole one."""
+        closed = [b for b in self.blocks if b.closed_s is not None and b.closed_s > b.opened_s]
+        return sum(len(b.latents) for b in closed) / sum(b.closed_s - b.opened_s for b in closed) if closed else None
 
     def with_plane(self, plane: Plane) -> "Trace":
         """This trace with a plane in the place of the same one; the oldest of more than 8 goes."""

@@ -24,7 +24,7 @@ QUESTION = "What is seen while the bell rings?"
 GREEDY = SamplingSpec(max_new_tokens=8, max_blocks=2)
 SAMPLED = replace(GREEDY, temperature=1.0, top_p=0.9, seed=5, max_new_tokens=16)
 LATENT_ARMS = [arm for arm in Arm if arm is not Arm.INTACT]
-TIMES = {"elapsed_s": 0.0, "ttft_s": 0.0}
+TIMES = {"elapsed_s": 0.0, "ttft_s": 0.0, "memory_bytes": 0}
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from latentomni.trace import Trace
 
 QUESTION = "What is seen while the bell rings?"
 SAMPLING = SamplingSpec(max_new_tokens=6, max_blocks=2)
-TIMES = {"elapsed_s": 0.0, "ttft_s": 0.0, "opened_s": 0.0, "closed_s": 0.0}
+TIMES = {"elapsed_s": 0.0, "ttft_s": 0.0, "memory_bytes": 0, "opened_s": 0.0, "closed_s": 0.0}
 
 
 @pytest.fixture(scope="module")

@@ -126,6 +126,12 @@ def _settings(trace: Trace) -> list[tuple[str, str]]:
         *trace.sampling.items(), *(("latents: " + name, value) for name, value in trace.spec.items() if name != "flow"),
         ("prompt tokens", trace.prompt_tokens), ("tokens", trace.tokens), ("ended by", trace.reason),
         ("first token after", "-" if trace.ttft_s is None else f"{trace.ttft_s:.2f} s"),
-        ("in all", f"{trace.elapsed_s:.2f} s"),
+        ("in all", f"{trace.elapsed_s:.2f} s"), ("tokens a second", _figure(trace.tokens_per_s, ".1f")),
+        ("latents a second", _figure(trace.latents_per_s, ".1f")), ("tokens held", _figure(trace.kv_tokens or None, "d")),
+        ("memory at most", "-" if not trace.memory_bytes else f"{trace.memory_bytes / 2**20:.0f} MiB"),
     ]  # fmt: skip
     return [(name.replace("_", " "), str(value)) for name, value in rows]
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

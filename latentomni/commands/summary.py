@@ -29,7 +29,10 @@ def summarise(trace: Trace) -> dict[str, Any]:
         "clip": {"name": trace.clip.name, "sha256": trace.clip.sha256, "duration_s": trace.clip.duration_s},
         "tokens": trace.tokens,
         "ttft_s": trace.ttft_s,
-        "tokens_per_s": trace.tokens / trace.elapsed_s if trace.elapsed_s else None,
+        "tokens_per_s": trace.tokens_per_s,
+        "latents_per_s": trace.latents_per_s,
+        "kv_tokens": trace.kv_tokens or None,
+        "memory_bytes": trace.memory_bytes or None,
     }
 
 
