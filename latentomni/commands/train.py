@@ -13,7 +13,7 @@ from latentomni.errors import RequestError
 if TYPE_CHECKING:
     from latentomni.training.nano import NanoRecipe
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "nano_recipe"]
 
 _SHIPPED_DIR = Path(__file__).parents[2] / "examples" / "training"  # told before anything heavy is imported
 
@@ -81,7 +81,7 @@ def _run_nano(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, A
 
     if args.data or args.model:
         raise RequestError("nano is trained from scratch on clips that it draws; leave --data and --model out.")
-    recipe = _recipe(args)
+    recipe = nano_recipe(args)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if args.dry_run:
         plan = plan_nano(recipe)
@@ -106,7 +106,7 @@ def _described(plan: dict[str, Any]) -> list[str]:
     ]
 
 
-def _recipe(args: argparse.Namespace) -> "NanoRecipe":
+def nano_recipe(args: argparse.Namespace) -> "NanoRecipe":
     """The default recipe with what --config and --seed change; RequestError where a setting is unknown."""
     from latentomni.training.loop import Stage
     from latentomni.training.losses import LossSpec

@@ -2,18 +2,21 @@
 
 import json
 import re
-from dataclasses import fields
+from argparse import Namespace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
 from latentomni.adapters import LoraSpec
+from latentomni.commands.train import nano_recipe
 from latentomni.config import LatentSpec, VideoSpec
 from latentomni.errors import RequestError
 from latentomni.training.feedback import Phase
 from latentomni.training.loop import FitSpec, Stage
 from latentomni.training.losses import PRESETS, LossSpec
+from latentomni.training.nano import NanoRecipe
 from latentomni.training.recipes import SHIPPED_DIR, TrainRecipe, read_recipe, shipped_recipes
 from latentomni.training.records import Style
 
@@ -161,3 +164,13 @@ def test_files_that_are_no_recipes_are_refused(tmp_path, text, said):
 def test_readme_commands_name_files_that_are_there():
     for path in re.findall(r"examples/training/[\w/.]+", README):
         assert (Path(__file__).parents[2] / path).exists()
+
+
+@pytest.mark.parametrize(("name", "modality", "tower"), [("picture-only", "visual", "vision"), ("sound-only", "audio", "audio")])
+def test_a_control_is_nano_with_one_modality_up_to_its_own_latents(name, modality, tower):
+    control = nano_recipe(Namespace(config=SHIPPED_DIR / "nano" / f"{name}.json", seed=None))
+    own = NanoRecipe()
+    assert control.modality == modality
+    assert control.towers == tuple(stage for stage in own.towers if stage.name == tower)
+    assert control.stages == tuple(replace(stage, draw=stage.draw | {"clips": 4}) for stage in own.stages[:4])
+    assert control.stages[-1].phase.kind == "jacobi"
