@@ -162,7 +162,7 @@ def test_files_that_are_no_recipes_are_refused(tmp_path, text, said):
 
 
 def test_readme_commands_name_files_that_are_there():
-    for path in re.findall(r"examples/training/[\w/.]+", README):
+    for path in re.findall(r"examples/training/[\w/.-]+", README):
         assert (Path(__file__).parents[2] / path).exists()
 
 
