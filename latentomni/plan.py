@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Pace", "RunPlan", "parameter_counts", "plan_run", "weight_bytes"]
 
 _READ_PIXELS = 448 * 448  # what `read_clip` scales frames to where no more is asked for
-# Work in bytes, as measured: of the mel spectrum per sample, of the prompt's attention mask per pair of tokens, and small buffers.
-_MEL_BYTES, _MASK_BYTES, _BUFFER_BYTES = 32, 9, 32 * 2**20
+# Work in bytes, as measured: of the mel spectrum per sample, of the attention mask per pair of tokens.
+_MEL_BYTES, _MASK_BYTES = 32, 9
 _MEL_HOP = 160
 _GIB = 2**30
 
@@ -203,28 +203,28 @@ class _Run:
         """Beside weights that are loaded: what is held, and the largest of the steps."""
         height, width = media.size_px
         raw = media.frames * height * width * 3
-        held = raw + 12 * media.samples + _BUFFER_BYTES  # sound as it is, as the record keeps it, and between the two
+        held = raw + 12 * media.samples  # sound as it is, as the record keeps it, and between the two
         if self.thinker.device.type == "cuda":  # these stay in main memory
             held = 0
-        kept = self._token_bytes() * (math.prod(media.grid) + media.audio_tokens)  # of the clip, for the next question
-        return held + self.kv_bytes(media) + kept + max(self._step_bytes(media)) + (0 if self.is_loaded else weight_bytes(self.thinker))
+        return held + max(self._step_bytes(media)) + (0 if self.is_loaded else weight_bytes(self.thinker))
 
     def _step_bytes(self, media: _Media) -> tuple[int, ...]:
-        """Patches, vision tower, sound spectra, audio tower, the prompt's mask, language model, one after the other."""
+        """Patches, vision tower, sound spectra, audio tower, and language model with all it holds, one after the other."""
         config, size, tokens = self.thinker.model.config, self.thinker.dtype.itemsize, self.tokens(media)
         vision, audio, text = config.vision_config, config.audio_config, config.text_config
         patches = tokens["visual"] * media.video.merge**2
         patch_bytes = 4 * 3 * media.video.temporal_patch * media.video.patch_px**2
-        raw = media.frames * media.size_px[0] * media.size_px[1] * 3
-        prompt = tokens["visual"] + tokens["audio"] + tokens["text"]
+        pixels = media.frames * media.size_px[0] * media.size_px[1] * 3
+        is_scaled = media.frames > 0 and resized_size(*media.size_px, media.video) != media.size_px
+        clip, prompt = tokens["visual"] + tokens["audio"], tokens["visual"] + tokens["audio"] + tokens["text"]
         chunk = min(prompt, PREFILL_CHUNK)
+        kept = self.kv_bytes(media) + self._token_bytes() * clip  # those of the clip stay for the next question
         return (
-            4 * raw + 4 * patches * patch_bytes,
-            patches * (patch_bytes + size * (3 * vision.intermediate_size + 8 * vision.hidden_size)),
+            4 * pixels * is_scaled + 2 * patches * patch_bytes,
+            patches * (patch_bytes + size * (3 * vision.intermediate_size + 5 * vision.hidden_size)),
             _MEL_BYTES * media.samples,
             2 * tokens["audio"] * size * (2 * audio.encoder_ffn_dim + 8 * audio.d_model),
-            _MASK_BYTES * chunk * prompt,
-            chunk * size * (3 * text.intermediate_size + 8 * text.hidden_size),
+            kept + max(_MASK_BYTES * chunk * prompt, chunk * size * (3 * text.intermediate_size + 8 * text.hidden_size)),
         )
 
 
