@@ -15,6 +15,7 @@ from latentomni.clock import SAMPLE_RATE_HZ
 from latentomni.config import Mode, SamplingSpec
 from latentomni.media import Clip
 from latentomni.modeling import Thinker
+from latentomni.plan import plan_run, weight_bytes
 from latentomni.runtime import Runtime
 
 __all__ = ["bench_followup", "bench_memory", "bench_prefill"]
@@ -58,15 +59,19 @@ def _first_token(runtime: Runtime, clip: Clip, question: str) -> None:
 
 
 def bench_memory(name: str, quantization: str | None = None, seed: int = 0) -> dict[str, Any]:
-    """Peak bytes from a clip in memory to the first token, above the loaded model, each in a process that loads it by `name`."""
-    (ours, shape), (peer, _) = in_fresh_processes(_measure_peak, ("ours", "peer"), name, quantization, seed)
-    _log.info("prefill memory: %.0f and %.0f MiB", ours / 2**20, peer / 2**20)
-    return {"ours": ours, "peer": peer, "ratio": ours / peer, "shape": f"{shape}, peak bytes above the loaded model; peer: generate() on the same inputs",
-            "repeats": 1}  # fmt: skip
+    """Peak bytes from a clip in memory to the first token, above the loaded model, each in a process that loads it by `name`.
+
+    `plan`: what was planned for this run in all (`ours`), beside weights, clip and the measured peak above them (`peer`).
+    """
+    (ours, planned, held, shape), (peer, *_) = in_fresh_processes(_measure_peak, ("ours", "peer"), name, quantization, seed)
+    _log.info("prefill memory: %.0f and %.0f MiB, planned %.0f MiB with the weights", ours / 2**20, peer / 2**20, planned / 2**20)
+    return {"ours": ours, "peer": peer, "ratio": ours / peer, "plan": {"ours": planned, "peer": held + ours, "ratio": planned / (held + ours)},
+            "shape": f"{shape}, peak bytes above the loaded model; peer: generate() on the same inputs", "repeats": 1}  # fmt: skip
 
 
-def _measure_peak(arm: str, name: str, quantization: str | None, seed: int) -> tuple[int, str]:
-    """Runs in a fresh process; two seconds of the clip first bring in libraries. With what was measured."""
+def _measure_peak(arm: str, name: str, quantization: str | None, seed: int) -> tuple[int, int, int, str]:
+    """Runs in a fresh process; two seconds of the clip first bring in libraries. The growth, what was planned, what was held
+    before, and what was measured."""
     thinker = checkpoints.load(name, quantization=quantization)
     clip, (question, _) = bench_clip(thinker, seed)
 
@@ -77,8 +82,11 @@ def _measure_peak(arm: str, name: str, quantization: str | None, seed: int) -> t
             stock_first_token(thinker, clip, prompt_row(thinker, thinker.encode_clip(clip), question, Mode.DIRECT))
 
     take(_beginning(clip, 2.0))
-    tokens = len(prompt_row(thinker, thinker.encode_clip(clip), question, Mode.DIRECT))
-    return growth_bytes(lambda: take(clip), thinker.device), f"{describe(thinker)}; prompt of {tokens} tokens ({clip.duration_s:g} s clip)"
+    plan = plan_run(thinker, clip, mode=Mode.DIRECT, max_new_tokens=1, question=question)
+    held = weight_bytes(thinker) + (clip.frames.nbytes + clip.waveform.nbytes) * (thinker.device.type == "cpu")
+    tokens = sum(plan.tokens[part] for part in ("visual", "audio", "text"))
+    shape = f"{describe(thinker)}; prompt of {tokens} tokens ({clip.duration_s:g} s clip)"
+    return growth_bytes(lambda: take(clip), thinker.device), plan.peak_bytes, held, shape
 
 
 def _beginning(clip: Clip, seconds: float) -> Clip:

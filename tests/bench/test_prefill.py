@@ -32,3 +32,5 @@ def test_memory_is_measured_in_processes_that_load_the_model(tiny, tmp_path):
     report = bench_memory(str(tmp_path))
     assert report["ratio"] == report["ours"] / report["peer"]
     assert report["peer"] > 0
+    assert report["plan"]["ratio"] == report["plan"]["ours"] / report["plan"]["peer"]
+    assert report["plan"]["peer"] > report["ours"]
