@@ -11,6 +11,7 @@ import torch
 
 from latentomni.anchors import anchors_over
 from latentomni.arms import Arm, Change, ClipArm
+from latentomni.clip_evidence import Evidence
 from latentomni.clock import Window
 from latentomni.config import Mode
 from latentomni.errors import RequestError, require
@@ -20,7 +21,7 @@ from latentomni.interventions import Material, black_out, intervene, other_windo
 from latentomni.media import Clip
 from latentomni.processing import add_question, new_sequence
 from latentomni.replays import Replay
-from latentomni.runtime import Evidence, Runtime, clip_record
+from latentomni.runtime import Runtime, clip_record
 from latentomni.sequence import ClipFeatures, Sequence
 from latentomni.trace import Trace
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from latentomni.clip_evidence import audio_moments, visual_moments
 from latentomni.config import Mode, ReadingSpec, SamplingSpec
 from latentomni.errors import RequestError
 from latentomni.events import Finished, LatentClosed, LatentOpened, LatentStep, Started
 from latentomni.evidence import DonorBank
-from latentomni.runtime import Runtime, ask, audio_moments, visual_moments
+from latentomni.runtime import Runtime, ask
 from latentomni.trace import Trace
 
 QUESTION = "What is seen while the bell rings?"

@@ -15,13 +15,14 @@ from latentomni.attention_flow import Kind
 from latentomni.avworld import parse_answer, world_clip
 from latentomni.avworld.questions import draw_questions
 from latentomni.bench.peers import describe, prompt_row
+from latentomni.clip_evidence import Evidence
 from latentomni.config import Mode, SamplingSpec
 from latentomni.errors import RequestError
 from latentomni.events import Finished, LatentStep
 from latentomni.evidence import EvidenceBank
 from latentomni.generation import generate
 from latentomni.modeling import Thinker
-from latentomni.runtime import Evidence, Runtime
+from latentomni.runtime import Runtime
 from latentomni.sequence import ClipFeatures, Sequence
 
 __all__ = ["bench_drift"]

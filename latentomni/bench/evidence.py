@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from latentomni.clip_evidence import audio_moments, visual_moments
 from latentomni.clock import POSITIONS_PER_SECOND, SAMPLE_RATE_HZ, Window
 from latentomni.config import LatentSpec, VideoSpec
 from latentomni.events import ClipRecord, Finished, LatentClosed, LatentOpened, LatentStep, Match, Moments, Started
 from latentomni.evidence import DonorBank, EvidenceBank, benjamini_hochberg
 from latentomni.positions import latent_places
 from latentomni.processing import resized_size
-from latentomni.runtime import audio_moments, visual_moments
 from latentomni.sequence import ClipFeatures
 from latentomni.trace import Trace
 

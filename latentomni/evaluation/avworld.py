@@ -9,11 +9,12 @@ from latentomni.answering import Answer, answer_batches
 from latentomni.avworld import heldout_questions, parse_answer, world_clip
 from latentomni.avworld.questions import FAMILIES, Question
 from latentomni.avworld.selftest import moment_lies_in
+from latentomni.clip_evidence import Evidence
 from latentomni.clock import Window
 from latentomni.config import AttentionFlow, Mode
 from latentomni.events import LatentStep
 from latentomni.evidence import benjamini_hochberg
-from latentomni.runtime import Evidence, Runtime
+from latentomni.runtime import Runtime
 from latentomni.sequence import ClipFeatures
 
 __all__ = ["evaluate_avworld"]

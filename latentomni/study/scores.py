@@ -13,6 +13,7 @@ from latentomni.attention import attention_shares
 from latentomni.avworld import heldout_questions, parse_answer, world_clip
 from latentomni.avworld.nuances import Nuance, heldout_nuances
 from latentomni.avworld.questions import Question
+from latentomni.clip_evidence import Evidence
 from latentomni.config import Mode, SamplingSpec
 from latentomni.evaluation.cases import Case, avworld_case
 from latentomni.evaluation.causal import evaluate_causal
@@ -21,7 +22,6 @@ from latentomni.generation import generate
 from latentomni.interventions import Arm
 from latentomni.modeling import Thinker
 from latentomni.processing import add_question, new_sequence
-from latentomni.runtime import Evidence
 from latentomni.study.arms import StudyArm
 
 __all__ = ["ScoreSpec", "question_sets", "score_arm"]
