@@ -77,15 +77,15 @@ class LazyRuntime:
     """The model, loaded when it is first needed; one at a time, whoever asks."""
 
     def __init__(self, name: str, limits: MediaLimits) -> None:
-        self.name, self.limits = name, limits
+        self.name, self.limits, self.quantization = name, limits, None
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
         self._clips: OrderedDict[tuple[str, int, ReadingSpec], Clip] = OrderedDict()
 
-    def use(self, name: str) -> None:
+    def use(self, name: str, quantization: str | None = None) -> None:
         """Answer with another model from now on."""
         with self._lock:
-            self.name, self._runtime = name, None
+            self.name, self.quantization, self._runtime = name, quantization, None
 
     @property
     def is_loaded(self) -> bool:
@@ -96,7 +96,7 @@ class LazyRuntime:
             if self._runtime is None:
                 from latentomni.runtime import Runtime
 
-                self._runtime = Runtime.load(self.name, self.limits)
+                self._runtime = Runtime.load(self.name, self.limits, self.quantization)
             return self._runtime
 
     def read(self, path: str, cancelled: Callable[[], bool], reading: ReadingSpec) -> "Clip":

@@ -4,8 +4,11 @@ import argparse
 import os
 from dataclasses import dataclass
 
+from latentomni.config import QuantizationSpec
+
 __all__ = ["Settings"]
 
+_QUANTIZATIONS = tuple(map(str, QuantizationSpec))
 _EXAMPLES = """examples:
   python app.py                                  the shipped nano checkpoint on http://127.0.0.1:7860
   python app.py --model runs/nano/checkpoint     a checkpoint folder
@@ -18,6 +21,7 @@ class Settings:
     and answers; None is the system's temporary folder."""
 
     model: str = "nano"
+    quantization: str | None = None
     host: str | None = None
     port: int | None = None
     cache: str | None = None
@@ -35,11 +39,11 @@ class Settings:
             epilog=_EXAMPLES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        parser.add_argument("--model", default=env("MODEL", "nano"), help="nano or a checkpoint folder")
+        parser.add_argument("--model", default=env("MODEL", "nano"), help="nano, a checkpoint's folder or a hub id")
         parser.add_argument(
-            "--quantization", default=env("QUANTIZATION", "none"), choices=["none"], help="only none in this version"
+            "--quantization", default=env("QUANTIZATION"), choices=list(_QUANTIZATIONS), help="of the language model; default: none"
         )
         parser.add_argument("--host", default=env("HOST"), help="address to listen on")
         parser.add_argument("--port", type=int, default=env("PORT"), help="port to listen on")
         given = parser.parse_args(arguments)
-        return cls(given.model, given.host, given.port, env("CACHE"))
+        return cls(given.model, given.quantization, given.host, given.port, env("CACHE"))

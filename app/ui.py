@@ -40,7 +40,7 @@ _TABS = {"matter": matter_tab, "map": map_tab, "attention": attention_tab, "comp
 
 def build(settings: Settings) -> gr.Blocks:
     """The whole page, for the model of these settings."""
-    runtime.use(settings.model)
+    runtime.use(settings.model, settings.quantization)
     with gr.Blocks(title="LatentOmni", analytics_enabled=False, delete_cache=_CLEANING_S, fill_width=True) as demo:
         parts = {
             "session": gr.State(Session(), delete_callback=remove_folder),

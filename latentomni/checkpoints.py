@@ -23,7 +23,7 @@ from transformers import (
 from latentomni.checkpoint_files import SETTINGS_FILE, read_parts, read_settings, write_parts
 from latentomni.config import LatentSpec, QuantizationSpec, VideoSpec
 from latentomni.errors import CheckpointError
-from latentomni.layouts import OMNI_SIZES, add_latent_tokens, build, build_tokenizer
+from latentomni.layouts import OMNI_SIZES, PUBLISHED, add_latent_tokens, build, build_tokenizer
 from latentomni.modeling import Thinker
 
 __all__ = ["NANO_DIR", "build", "build_tokenizer", "load", "save"]
@@ -54,11 +54,14 @@ def load(name: str = "nano", *, device: str | None = None, dtype: torch.dtype | 
     """Load a model by name: `nano`, a folder written by `save` or `save_adapter`, a published Qwen2.5-Omni (a folder or its hub
     id), or `random:` with one of OMNI_SIZES. fp32 on CPU, bf16 on a GPU, unless told otherwise. Quantisation: none unless
     told otherwise, but an adapter's base is loaded as it was trained. On the device "meta" a model has no weights, only sizes,
-    and nothing is fetched."""
+    and nothing is fetched: the sizes of the published ones are known here, their words are counted with nano's tokenizer."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or (torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32)
     quantization = None if quantization is None else QuantizationSpec(quantization)
     try:
+        if device == _NO_WEIGHTS and name in PUBLISHED and not Path(name).exists():
+            sizes = _load_random(_RANDOM + PUBLISHED[name], device, dtype, None)
+            return replace(sizes, name=name, weights="pretrained")
         if name.startswith(_RANDOM):
             return _load_random(name, device, dtype, quantization)
         return _load_folder(_find(name, may_fetch=device != _NO_WEIGHTS), name, device, dtype, quantization)
@@ -83,7 +86,7 @@ def _find(name: str, *, may_fetch: bool) -> Path:
                               f"a published Qwen2.5-Omni (folder or hub id), or {_SIZES}.")  # fmt: skip
     if not may_fetch:
         raise CheckpointError(f"'{name}' is no folder on this machine, and a plan fetches nothing; give 'nano', a checkpoint's "
-                              f"folder, or {_SIZES}.")  # fmt: skip
+                              f"folder, {', '.join(PUBLISHED)}, or {_SIZES}.")  # fmt: skip
     return _fetch(name)
 
 

@@ -14,9 +14,10 @@ from transformers import (
 from latentomni.config import AttentionFlow, LatentSpec, VideoSpec
 from latentomni.modeling import LATENT_TOKENS, Thinker
 
-__all__ = ["OMNI_SIZES", "add_latent_tokens", "build", "build_tokenizer", "layout"]
+__all__ = ["OMNI_SIZES", "PUBLISHED", "add_latent_tokens", "build", "build_tokenizer", "layout"]
 
 OMNI_SIZES = ("qwen2.5-omni-7b", "qwen2.5-omni-3b", "qwen2.5-omni-0.1b")
+PUBLISHED = {"Qwen/Qwen2.5-Omni-7B": "qwen2.5-omni-7b", "Qwen/Qwen2.5-Omni-3B": "qwen2.5-omni-3b"}  # hub ids whose config.json is stated here
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|IMAGE|>", "<|AUDIO|>", "<|VIDEO|>", "<|vision_bos|>",
             "<|vision_eos|>", "<|audio_bos|>", "<|audio_eos|>", *LATENT_TOKENS)  # fmt: skip
 _SMALL_PICTURES = VideoSpec(max_pixels=56 * 56)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from latentomni.clock import SAMPLE_RATE_HZ
-from latentomni.config import LatentSpec, MediaLimits, Mode, ReadingSpec, SamplingSpec, VideoSpec
+from latentomni.config import LatentSpec, MediaLimits, Mode, QuantizationSpec, ReadingSpec, SamplingSpec, VideoSpec
 from latentomni.errors import RequestError
 from latentomni.events import Finished
 from latentomni.generation import PREFILL_CHUNK
@@ -31,6 +31,8 @@ _READ_PIXELS = 448 * 448  # what `read_clip` scales frames to where no more is a
 # Work in bytes, as measured: of the mel spectrum per sample, of the attention mask per pair of tokens.
 _MEL_BYTES, _MASK_BYTES = 32, 9
 _MEL_HOP = 160
+# Bytes a weight and a row of a layer: a byte and a float32 scale; four bits, a byte for 64 of them, and a float32 for 256 of those.
+_STORED = {QuantizationSpec.NONE: (0.0, 0), QuantizationSpec.INT8: (1.0, 4), QuantizationSpec.NF4: (0.5 + 1 / 64 + 4 / (64 * 256), 0)}
 _GIB = 2**30
 
 
@@ -80,17 +82,17 @@ class Pace:
 def plan_run(
     model: "Thinker | Runtime", clip: MediaInfo | Clip | None, reading: ReadingSpec | None = None, latent: dict[str, Any] | None = None,
     mode: Mode | str = Mode.LATENT, max_new_tokens: int = SamplingSpec.max_new_tokens, *, max_blocks: int = SamplingSpec.max_blocks,
-    question: str = "", free_bytes: int | None = None,
+    question: str = "", free_bytes: int | None = None, quantization: QuantizationSpec | str | None = None,
 ) -> RunPlan:  # fmt: skip
     """Plan an answer about a clip that `probe` described, one in memory (its own reading counts), or none.
 
-    A thinker on the meta device counts as not loaded: its weights must fit too. free_bytes: of memory; this machine's own unless
+    A thinker on the meta device counts as not loaded: its weights, quantised so, must fit too. free_bytes: of memory; this machine's own unless
     given. Raises RequestError for bad settings.
     """
     thinker: Thinker = getattr(model, "thinker", model)
     spec, mode, reading = thinker.spec.changed(latent), Mode(mode), reading or ReadingSpec()
     media = _media(clip, reading, thinker.video, getattr(model, "limits", MediaLimits()))
-    run = _Run(thinker, spec, mode, max_new_tokens, max_blocks, question)
+    run = _Run(thinker, spec, mode, max_new_tokens, max_blocks, question, quantization)
     tokens = run.tokens(media)
     device = thinker.device if run.is_loaded else "cuda" if torch.cuda.is_available() else "cpu"
     free, needed = available_bytes(device) if free_bytes is None else free_bytes, run.needed_bytes(media)
@@ -115,10 +117,15 @@ def parameter_counts(thinker: Thinker) -> dict[str, int]:
     return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
 
-def weight_bytes(thinker: Thinker) -> int:
-    """What its parameters take, as they are stored."""
+def weight_bytes(thinker: Thinker, quantization: QuantizationSpec | str | None = None) -> int:
+    """What its parameters take, as they are stored; or, of a model without weights, as they would be under a quantisation."""
     parts = (thinker.model, *([] if thinker.head is None else [thinker.head]))
-    return sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+    stored = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+    per_weight, per_row = _STORED[QuantizationSpec(quantization or "none")]
+    if not per_weight:
+        return stored
+    inner = [m.weight for m in thinker.text_model.layers.modules() if isinstance(m, torch.nn.Linear)]
+    return stored + round(sum(w.numel() * (per_weight - w.element_size()) + len(w) * per_row for w in inner))
 
 
 @dataclass(frozen=True)
@@ -174,8 +181,9 @@ def _media(clip: MediaInfo | Clip | None, reading: ReadingSpec, trained: VideoSp
 class _Run:
     """One answer by one model, before its clip is known."""
 
-    def __init__(self, thinker: Thinker, spec: LatentSpec, mode: Mode, max_new_tokens: int, max_blocks: int, question: str) -> None:
-        self.thinker, self.spec, self.max_new_tokens = thinker, spec, max_new_tokens
+    def __init__(self, thinker: Thinker, spec: LatentSpec, mode: Mode, max_new_tokens: int, max_blocks: int, question: str,
+                 quantization: QuantizationSpec | str | None) -> None:  # fmt: skip
+        self.thinker, self.spec, self.max_new_tokens, self.quantization = thinker, spec, max_new_tokens, quantization
         self.blocks = max_blocks if mode is Mode.LATENT else 0
         row = new_sequence(no_clip(thinker.hidden_size), spec, thinker.ids, thinker.encode_text)
         add_question(row, question or "?", mode, thinker.encode_text)
@@ -206,7 +214,10 @@ class _Run:
         held = raw + 12 * media.samples  # sound as it is, as the record keeps it, and between the two
         if self.thinker.device.type == "cuda":  # these stay in main memory
             held = 0
-        return held + max(self._step_bytes(media)) + (0 if self.is_loaded else weight_bytes(self.thinker))
+        return held + max(self._step_bytes(media)) + (0 if self.is_loaded else self.weight_bytes())
+
+    def weight_bytes(self, quantization: QuantizationSpec | None = None) -> int:
+        return weight_bytes(self.thinker, quantization or self.quantization)
 
     def _step_bytes(self, media: _Media) -> tuple[int, ...]:
         """Patches, vision tower, sound spectra, audio tower, and language model with all it holds, one after the other."""
@@ -234,6 +245,9 @@ def _advice(run: _Run, media: _Media, needed: int, free: int) -> str:
     tries = [(share, 1.0, 1.0, f"read {fps * share:.2g} instead of {fps:.2g} frames per second") for share in (1 / 2, 1 / 4)]
     tries += [(1.0, share, 1.0, f"read at most {pixels * share:.0f} instead of {pixels} pixels a frame") for share in (1 / 2, 1 / 4)]
     tries += [(1.0, 1.0, share, f"trim the clip to {seconds * share:.1f} of its {seconds:.1f} seconds") for share in (1 / 2, 1 / 4, 1 / 10)]
-    fitting = [what for *shares, what in tries if run.needed_bytes(media.less(*shares)) <= free]
-    what = fitting[0] if fitting and media.duration_s else "choose a smaller model or a machine with more memory"
+    fitting = [what for *shares, what in tries if media.duration_s and run.needed_bytes(media.less(*shares)) <= free]
+    if not run.is_loaded and not fitting:
+        smaller = {q: needed + run.weight_bytes(q) - run.weight_bytes() for q in (QuantizationSpec.INT8, QuantizationSpec.NF4)}
+        fitting = [f"load the model with --quantization {q}" for q, bytes_then in smaller.items() if bytes_then <= free]
+    what = fitting[0] if fitting else "choose a smaller model or a machine with more memory"
     return f"This run needs about {needed / _GIB:.1f} GiB and {free / _GIB:.1f} GiB are free: {what}."

@@ -56,9 +56,10 @@ class Runtime:
         self._known: OrderedDict[tuple, _Known] = OrderedDict()
 
     @classmethod
-    def load(cls, model: str = "nano", limits: MediaLimits | None = None) -> "Runtime":
-        """Load a checkpoint and, where it ships them, its donor bank and what was measured of its latents' collapse."""
-        thinker = checkpoints.load(model)
+    def load(cls, model: str = "nano", limits: MediaLimits | None = None, quantization: str | None = None) -> "Runtime":
+        """Load a checkpoint and, where it ships them, its donor bank and what was measured of its latents' collapse.
+        quantization: as in `checkpoints.load`."""
+        thinker = checkpoints.load(model, quantization=quantization)
         folder = checkpoints.NANO_DIR if model == "nano" else Path(model)
         donors = folder / DONORS_FILE
         return cls(thinker, DonorBank.from_file(donors) if donors.is_file() else None, limits, read_collapse(folder))
@@ -162,17 +163,18 @@ class Runtime:
 
 
 def ask(clip: str | Path | Clip, question: str, model: "str | Runtime" = "nano", mode: Mode | str = Mode.LATENT, *,
-        reading: ReadingSpec | None = None, latent: dict[str, Any] | None = None, **sampling: Any) -> Trace:  # fmt: skip
+        quantization: str | None = None, reading: ReadingSpec | None = None, latent: dict[str, Any] | None = None,
+        **sampling: Any) -> Trace:  # fmt: skip
     """One answer as a Trace. clip: a file, or one that was read. A model named twice is loaded once; the last is kept.
     `sampling`: fields of SamplingSpec, such as seed=1 or max_new_tokens=64."""
-    runtime = model if isinstance(model, Runtime) else _loaded(model)
+    runtime = model if isinstance(model, Runtime) else _loaded(model, quantization)
     read = clip if isinstance(clip, Clip) else runtime.read(clip, reading=reading)
     return runtime.answer(read, question, mode, SamplingSpec(**sampling), latent)
 
 
 @lru_cache(maxsize=1)
-def _loaded(model: str) -> Runtime:
-    return Runtime.load(model)
+def _loaded(model: str, quantization: str | None) -> Runtime:
+    return Runtime.load(model, quantization=quantization)
 
 
 def clip_record(clip: Clip) -> ClipRecord:

@@ -92,11 +92,33 @@ def test_a_model_without_weights_is_planned_as_the_loaded_one(tiny, make_clip, t
     assert (before.tokens, before.kv_bytes, before.peak_bytes) == (after.tokens, after.kv_bytes, after.peak_bytes)
 
 
-def test_a_published_layout_is_planned_and_a_hub_id_is_not_fetched():
-    sizes = checkpoints.load("random:qwen2.5-omni-7b", device="meta")
+def test_the_published_models_are_planned_and_no_hub_id_is_fetched():
+    sizes = checkpoints.load("Qwen/Qwen2.5-Omni-7B", device="meta")
+    assert (sizes.name, sizes.weights) == ("Qwen/Qwen2.5-Omni-7B", "pretrained")
     assert 8.8e9 < sum(parameter_counts(sizes).values()) < 9.0e9
-    with pytest.raises(CheckpointError, match=r"'Qwen/Qwen2\.5-Omni-7B' is no folder on this machine, and a plan fetches nothing"):
-        checkpoints.load("Qwen/Qwen2.5-Omni-7B", device="meta")
+    assert sum(parameter_counts(sizes).values()) == sum(p.numel() for p in sizes.model.parameters())
+    with pytest.raises(CheckpointError, match=r"'Qwen/Another-7B' is no folder on this machine, and a plan fetches nothing"):
+        checkpoints.load("Qwen/Another-7B", device="meta")
+
+
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+def test_the_bytes_of_a_quantised_model_are_those_it_then_has(quantization):
+    held = 0
+    for p in checkpoints.load("nano", quantization=quantization).model.parameters():
+        state, extra = getattr(p, "quant_state", None), getattr(p, "SCB", None)
+        held += p.numel() * p.element_size() + (0 if extra is None else extra.nbytes)
+        held += 0 if state is None else state.absmax.nbytes + state.state2.absmax.nbytes
+    planned = weight_bytes(replace(checkpoints.load("nano", device="meta"), head=None), quantization)
+    assert planned == pytest.approx(held, rel=0.002)
+
+
+def test_a_model_that_fits_only_quantised_is_advised_to_be():
+    sizes = checkpoints.load("Qwen/Qwen2.5-Omni-7B", device="meta")
+    nf4 = plan_run(sizes, None, quantization="nf4").peak_bytes
+    plan = plan_run(sizes, None, free_bytes=nf4 + 1)
+    assert not plan.fits
+    assert plan.advice.endswith("load the model with --quantization nf4.")
+    assert plan_run(sizes, None, free_bytes=nf4 + 1, quantization="nf4").fits
 
 
 def test_what_does_not_fit_is_advised_and_the_advice_fits(tiny, make_clip):

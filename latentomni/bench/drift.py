@@ -32,15 +32,14 @@ _SAMPLING = SamplingSpec(max_new_tokens=96, max_blocks=2)
 _log = logging.getLogger(__name__)
 
 
-def bench_drift(name: str, quantization: str, repeats: int = 200, seed: int = 0) -> dict[str, Any]:
-    """Answer `repeats` held-out questions in full precision, then make the first block of each again with the quantised model, behind the
-    same words and window.
+def bench_drift(runtime: Runtime, name: str, quantization: str, repeats: int = 200, seed: int = 0) -> dict[str, Any]:
+    """Answer `repeats` held-out questions in full precision, then make the first block of each again with the same model (`name`)
+    quantised, behind the same words and window.
 
     `ours`: mean cosine of a latent with its full-precision self; `peer`: with the same slot's latent about the next clip. `steps`: for
     each of the K steps the mean, the lowest tenth, that of the next clip, and how often the best match in the clip is the same moment.
     `same_answer`, `accuracy`: of both models answering freely. Raises RequestError where no answer has a block.
     """
-    runtime = Runtime.load(name)
     exact, quantised = runtime.thinker, checkpoints.load(name, quantization=quantization)
     drawn = draw_questions("test", repeats, seed)
     worlds = {world.name: world for world, _ in drawn}

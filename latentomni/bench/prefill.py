@@ -63,13 +63,13 @@ def bench_memory(name: str, quantization: str | None = None, seed: int = 0) -> d
 
     `plan`: what was planned for this run in all (`ours`), beside weights, clip and the measured peak above them (`peer`).
     """
-    (ours, planned, held, shape), (peer, *_) = in_fresh_processes(_measure_peak, ("ours", "peer"), name, quantization, seed)
+    (ours, planned, held, about), (peer, *_) = in_fresh_processes(_measure_peak, ("ours", "peer"), name, quantization, seed)
     _log.info("prefill memory: %.0f and %.0f MiB, planned %.0f MiB with the weights", ours / 2**20, peer / 2**20, planned / 2**20)
     return {"ours": ours, "peer": peer, "ratio": ours / peer, "plan": {"ours": planned, "peer": held + ours, "ratio": planned / (held + ours)},
-            "shape": f"{shape}, peak bytes above the loaded model; peer: generate() on the same inputs", "repeats": 1}  # fmt: skip
+            **about, "shape": f"{about['shape']}, peak bytes above the loaded model; peer: generate() on the same inputs", "repeats": 1}  # fmt: skip
 
 
-def _measure_peak(arm: str, name: str, quantization: str | None, seed: int) -> tuple[int, int, int, str]:
+def _measure_peak(arm: str, name: str, quantization: str | None, seed: int) -> tuple[int, int, int, dict[str, str]]:
     """Runs in a fresh process; two seconds of the clip first bring in libraries. The growth, what was planned, what was held
     before, and what was measured."""
     thinker = checkpoints.load(name, quantization=quantization)
@@ -86,7 +86,8 @@ def _measure_peak(arm: str, name: str, quantization: str | None, seed: int) -> t
     held = weight_bytes(thinker) + (clip.frames.nbytes + clip.waveform.nbytes) * (thinker.device.type == "cpu")
     tokens = sum(plan.tokens[part] for part in ("visual", "audio", "text"))
     shape = f"{describe(thinker)}; prompt of {tokens} tokens ({clip.duration_s:g} s clip)"
-    return growth_bytes(lambda: take(clip), thinker.device), plan.peak_bytes, held, shape
+    about = {"shape": shape, "weights": thinker.weights, "device": str(thinker.device)}
+    return growth_bytes(lambda: take(clip), thinker.device), plan.peak_bytes, held, about
 
 
 def _beginning(clip: Clip, seconds: float) -> Clip:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from latentomni.config import Mode
+from latentomni.config import Mode, QuantizationSpec
 
 __all__ = ["add_command", "add_mode", "add_model", "new_file", "new_folder", "positive"]
 
@@ -30,8 +30,12 @@ def add_command(
 
 
 def add_model(parser: argparse.ArgumentParser, flag: str = "--model") -> None:
+    """The model, and how its weights are stored."""
     parser.add_argument(
-        flag, dest="model", metavar="MODEL", default="nano", help="'nano' (the default) or a checkpoint's folder"
+        flag, dest="model", metavar="MODEL", default="nano", help="'nano' (the default), a checkpoint's folder, or a hub id"
+    )
+    parser.add_argument(
+        "--quantization", choices=[str(q) for q in QuantizationSpec], help="of the language model; default: none, for an adapter that of its base"
     )
 
 

@@ -34,7 +34,7 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     from latentomni.runtime import Runtime
 
     reading, latent, sampling = given_settings(args)
-    runtime = Runtime.load(args.model)
+    runtime = Runtime.load(args.model, quantization=args.quantization)
     clip = runtime.read(args.clip, reading=reading)
     events = runtime.stream(clip, args.question, args.mode, sampling, latent=latent)
     trace = Trace.from_events([next(events)])

@@ -50,7 +50,7 @@ def _decode(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, 
     from latentomni.bench.decode import bench_decode
     from latentomni.runtime import Runtime
 
-    runtime = Runtime.load(args.model)
+    runtime = Runtime.load(args.model, quantization=args.quantization)
     _describe(runtime.thinker, about)
     return bench_decode(runtime, seed=args.seed, **repeats)
 
@@ -59,7 +59,7 @@ def _prefill(args: argparse.Namespace, repeats: dict[str, int], about: dict[str,
     from latentomni import checkpoints
     from latentomni.bench import prefill
 
-    thinker = checkpoints.load(args.model)
+    thinker = checkpoints.load(args.model, quantization=args.quantization)
     _describe(thinker, about)
     return getattr(prefill, name)(thinker, seed=args.seed, **repeats)
 
@@ -67,8 +67,9 @@ def _prefill(args: argparse.Namespace, repeats: dict[str, int], about: dict[str,
 def _memory(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
     from latentomni.bench.prefill import bench_memory
 
-    about.update(model=args.model)
-    return bench_memory(args.model, seed=args.seed)
+    report = bench_memory(args.model, args.quantization, seed=args.seed)
+    about.update({key: report.pop(key) for key in ("weights", "device")}, model=args.model)
+    return report
 
 
 def _media(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
@@ -102,11 +103,13 @@ def _evidence(args: argparse.Namespace, repeats: dict[str, int], about: dict[str
 
 def _drift(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
     from latentomni.bench.drift import bench_drift
+    from latentomni.runtime import Runtime
     from visualizers.charts import draw_chart
     from visualizers.drift import drift_chart
 
-    about.update(model=args.model)
-    report = bench_drift(args.model, args.quantization, seed=args.seed, **repeats)
+    runtime = Runtime.load(args.model)
+    _describe(runtime.thinker, about)
+    report = bench_drift(runtime, args.model, args.quantization or "nf4", seed=args.seed, **repeats)
     if args.plot:
         args.plot.write_text(draw_chart(drift_chart(report)), encoding="utf-8")
     return report

@@ -43,7 +43,7 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     from latentomni.runtime import Runtime
 
     settings = given_settings(args)
-    runtime = Runtime.load(args.model)
+    runtime = Runtime.load(args.model, quantization=args.quantization)
     clip = runtime.read(args.clip, reading=settings.reading)
     runtime.encode(clip)  # once and for all modes, so that none pays for it alone
     say(f"{'mode':10}{'tokens':>7}{'seconds':>9}  answer")

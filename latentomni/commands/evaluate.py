@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     from latentomni.evaluation.avworld import evaluate_avworld
     from latentomni.runtime import Runtime
 
-    runtime = Runtime.load(args.model)
+    runtime = Runtime.load(args.model, quantization=args.quantization)
     scores = evaluate_avworld(runtime, args.n, args.seed, Mode(args.mode), _progress)
     rows = {
         **scores["families"],
@@ -114,12 +114,12 @@ def _causal_cases(args: argparse.Namespace) -> tuple["Runtime", list["Case"]]:
     from latentomni.training.records import read_records
 
     if args.data == _AVWORLD:
-        runtime = Runtime.load(args.model)
+        runtime = Runtime.load(args.model, quantization=args.quantization)
         return runtime, avworld_cases(runtime.thinker, args.n, args.seed, _progress)
     records = read_records(args.data)
     if args.seed is not None:
         random.Random(args.seed).shuffle(records)
-    runtime = Runtime.load(args.model)
+    runtime = Runtime.load(args.model, quantization=args.quantization)
     return runtime, record_cases(runtime.thinker, records[: args.n], runtime.read, _progress)
 
 

@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
 
     trace = Trace.load(args.trace)
     change = Change(args.arm, args.block, args.latent, args.modality, args.window and _window(*args.window), args.shift)
-    runtime = Runtime.load(args.model)
+    runtime = Runtime.load(args.model, quantization=args.quantization)
     outcome = rerun(runtime, runtime.read(args.clip, reading=ReadingSpec.from_dict(trace.reading)), trace, change, seed=args.seed)
     _show(outcome, say)
     if args.save:

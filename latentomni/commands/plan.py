@@ -18,6 +18,7 @@ def add_to(commands: Any) -> None:
         "Say what a run would need, before any weight is loaded: frames, tokens, memory.",
         "plan --clip examples/1-colour.mp4",
         "plan --model runs/nano/checkpoint --clip clip.mp4 --fps 1 --end 60 --json",
+        "plan --model Qwen/Qwen2.5-Omni-7B --clip clip.mp4 --quantization nf4",
     )
     parser.add_argument("--clip", metavar="FILE", help="a video or sound file; without it, of the model and a question alone")
     add_model(parser)
@@ -32,8 +33,9 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     reading, latent, sampling = given_settings(args)
     info = probe(args.clip) if args.clip else None
     thinker = checkpoints.load(args.model, device="meta")
-    planned = plan_run(thinker, info, reading, latent, args.mode, sampling.max_new_tokens, max_blocks=sampling.max_blocks)
-    parameters, size_bytes = parameter_counts(thinker), weight_bytes(thinker)
+    planned = plan_run(thinker, info, reading, latent, args.mode, sampling.max_new_tokens, max_blocks=sampling.max_blocks,
+                       quantization=args.quantization)  # fmt: skip
+    parameters, size_bytes = parameter_counts(thinker), weight_bytes(thinker, args.quantization)
     say(f"{thinker.name}: {sum(parameters.values()):,} parameters, {_size(size_bytes)}")
     say(f"{planned.frames} frames; tokens: {', '.join(f'{n} {name}' for name, n in planned.tokens.items())}")
     say(f"{_size(planned.kv_bytes)} of keys and values, {_size(planned.peak_bytes)} in all")

@@ -34,7 +34,7 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     from latentomni.avworld.selftest import draw_trial, judge
     from latentomni.runtime import Runtime
 
-    runtime, told = Runtime.load(args.model), []
+    runtime, told = Runtime.load(args.model, quantization=args.quantization), []
     for number in range(args.n):
         trial = draw_trial(args.seed * _SEEDS_APART + number)
         trace = runtime.answer(trial.clip, trial.question.text)

@@ -50,17 +50,17 @@ def test_the_caption_names_model_mode_and_cost(trace):
 def test_arguments_come_before_the_environment(monkeypatch):
     monkeypatch.setenv("LATENTOMNI_MODEL", "folder")
     monkeypatch.setenv("LATENTOMNI_PORT", "7001")
+    monkeypatch.setenv("LATENTOMNI_QUANTIZATION", "nf4")
     monkeypatch.setenv("LATENTOMNI_CACHE", "cache")
-    assert Settings.read([]) == Settings("folder", None, 7001, "cache")
-    assert Settings.read(["--model", "nano", "--port", "7002", "--host", "0.0.0.0"]) == Settings(
-        "nano", "0.0.0.0", 7002, "cache"
-    )
+    assert Settings.read([]) == Settings("folder", "nf4", None, 7001, "cache")
+    given = ["--model", "nano", "--quantization", "int8", "--port", "7002", "--host", "0.0.0.0"]
+    assert Settings.read(given) == Settings("nano", "int8", "0.0.0.0", 7002, "cache")
 
 
 def test_bad_use_ends_with_code_2(capsys):
     with pytest.raises(SystemExit) as ended:
-        Settings.read(["--quantization", "nf4"])
-    assert ended.value.code == 2 and "nf4" in capsys.readouterr().err
+        Settings.read(["--quantization", "nf3"])
+    assert ended.value.code == 2 and "nf3" in capsys.readouterr().err
 
 
 def test_every_text_of_the_page_has_its_chinese():
