@@ -61,7 +61,7 @@ def load(name: str = "nano", *, device: str | None = None, dtype: torch.dtype | 
     try:
         if device == _NO_WEIGHTS and name in PUBLISHED and not Path(name).exists():
             sizes = _load_random(_RANDOM + PUBLISHED[name], device, dtype, None)
-            return replace(sizes, name=name, weights="pretrained")
+            return replace(sizes, name=name, weights="pretrained", spec=replace(sizes.spec, is_trained=False))
         if name.startswith(_RANDOM):
             return _load_random(name, device, dtype, quantization)
         return _load_folder(_find(name, may_fetch=device != _NO_WEIGHTS), name, device, dtype, quantization)
@@ -141,7 +141,7 @@ def _load_folder(folder: Path, name: str, device: str, dtype: torch.dtype, quant
     model = _read_model(folder, config, device, dtype, quantization)
     mel = WhisperFeatureExtractor(feature_size=config.audio_config.num_mel_bins)
     name = folder.resolve().name if folder == Path(name) else name  # a hub id stays whole
-    return Thinker(model, tokenizer, mel, LatentSpec(), VideoSpec(), None, name, "pretrained")
+    return Thinker(model, tokenizer, mel, LatentSpec(is_trained=False), VideoSpec(), None, name, "pretrained")
 
 
 def _load_adapter(folder: Path, settings: dict[str, str], device: str, dtype: torch.dtype, quantization: QuantizationSpec | None) -> Thinker:

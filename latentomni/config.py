@@ -76,6 +76,7 @@ class LatentSpec:
     `writes_window`: the model writes `[2.0-4.0 s]` after the trigger; otherwise a nominal window is used and marked.
     `has_head`: a linear map from hidden state to latent (nano); without it the hidden state is the latent (paper eq. 2).
     `single_turn`: trained on single questions only (nano); every question is then asked behind the clip alone.
+    `is_trained`: whether the model ever learned latents; one that did not, such as a base model, opens no block by itself.
     """
 
     instants: int = 8
@@ -89,6 +90,7 @@ class LatentSpec:
     single_turn: bool = False
     visual: bool = True
     audio: bool = True
+    is_trained: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "flow", AttentionFlow(self.flow))
@@ -108,6 +110,11 @@ class LatentSpec:
     @property
     def n_latents(self) -> int:
         return self.n_visual + self.n_audio
+
+    @property
+    def default_mode(self) -> Mode:
+        """How the model answers where nothing else is asked for."""
+        return Mode.LATENT if self.is_trained else Mode.DIRECT
 
     @property
     def echoes(self) -> bool:

@@ -104,20 +104,23 @@ class Runtime:
         while sum(k.opening.nbytes for k in held) > _KEPT_BYTES:
             held.pop(0).opening = None
 
-    def stream(self, clip: Clip, question: str, mode: Mode | str = Mode.LATENT, sampling: SamplingSpec | None = None,
+    def stream(self, clip: Clip, question: str, mode: Mode | str | None = None, sampling: SamplingSpec | None = None,
                conversation: Sequence | None = None, cancelled: Callable[[], bool] = lambda: False,
                latent: dict[str, Any] | None = None) -> Iterator[Event]:  # fmt: skip
-        """Answer a question. `conversation`: the sequence of earlier answers about the same clip, which grows in place
-        (take a new one from `conversation(clip)`); a model trained on single questions sees none but an empty one, nor does a run
-        with other latent settings than it was begun with. `latent`: `instants`, `positions` and `flow` of this run where they
-        differ from the model's. Closing the generator, or `cancelled()`, stops between two steps."""
-        mode, sampling, question = Mode(mode), sampling or SamplingSpec(), check_question(question)
+        """Answer a question. `mode`: latent, or direct where the model never learned latents; asked for all the same, a block is
+        opened for it and said to mean nothing. `conversation`: the sequence of earlier answers about the same clip, which grows
+        in place (take a new one from `conversation(clip)`); a model trained on single questions sees none but an empty one, nor
+        does a run with other latent settings than it was begun with. `latent`: `instants`, `positions` and `flow` of this run
+        where they differ from the model's. Closing the generator, or `cancelled()`, stops between two steps."""
+        mode, sampling, question = Mode(mode or self.spec.default_mode), sampling or SamplingSpec(), check_question(question)
         spec = self.spec.changed(latent)
         _, evidence = self.encode(clip)
         alone = conversation is None or (self.spec.single_turn and conversation.turn > 0) or conversation.spec != spec
         row = self.conversation(clip, latent) if alone else conversation
         add_question(row, question, mode, self.thinker.encode_text)
         prompt_tokens, has_null, is_read = len(row), self._has_null(spec), self._is_read(row)
+        if mode is Mode.LATENT and not spec.is_trained and sampling.max_blocks:
+            row.open_block()  # it would not do so by itself
         yield Started(
             question, str(mode), str(row.flow), self.thinker.name, self.thinker.weights, spec.to_dict(), asdict(sampling),
             clip_record(clip), evidence.moments["visual"], evidence.moments["audio"], prompt_tokens, has_null, clip.reading.to_dict(), self.collapse,
@@ -137,7 +140,7 @@ class Runtime:
         """An empty conversation about a clip, under the model's latent settings or changed ones."""
         return new_sequence(self.encode(clip)[0], self.spec.changed(latent), self.thinker.ids, self.thinker.encode_text)
 
-    def answer(self, clip: Clip, question: str, mode: Mode | str = Mode.LATENT, sampling: SamplingSpec | None = None,
+    def answer(self, clip: Clip, question: str, mode: Mode | str | None = None, sampling: SamplingSpec | None = None,
                latent: dict[str, Any] | None = None) -> Trace:  # fmt: skip
         """The whole run at once: the fold of `stream`."""
         return Trace.from_events(self.stream(clip, question, mode, sampling, latent=latent))
@@ -150,6 +153,8 @@ class Runtime:
         """What of the run is unlike the model's own, then how it ended."""
         notices = []
         if mode is Mode.LATENT:
+            if not spec.is_trained:
+                notices.append("This model never learned latents: a block was opened for it, and what the latents hold means nothing.")
             for name in ("instants", "positions", "flow"):
                 asked, own = getattr(spec, name), getattr(self.spec, name)
                 if asked != own:
@@ -162,7 +167,7 @@ class Runtime:
         return (*notices, *([ends[finished.reason]] if finished.reason in ends else []))
 
 
-def ask(clip: str | Path | Clip, question: str, model: "str | Runtime" = "nano", mode: Mode | str = Mode.LATENT, *,
+def ask(clip: str | Path | Clip, question: str, model: "str | Runtime" = "nano", mode: Mode | str | None = None, *,
         quantization: str | None = None, reading: ReadingSpec | None = None, latent: dict[str, Any] | None = None,
         **sampling: Any) -> Trace:  # fmt: skip
     """One answer as a Trace. clip: a file, or one that was read. A model named twice is loaded once; the last is kept.

@@ -258,15 +258,20 @@ def test_a_published_model_is_read_as_it_is(published, make_clip):
         clip, same_pictures = make_clip(0), replace(origin, video=VideoSpec())
         assert torch.equal(loaded.encode_clip(clip).vectors, same_pictures.encode_clip(clip).vectors)
     assert (loaded.name, loaded.weights, loaded.head) == ("Omni", "pretrained", None)
-    assert (loaded.spec, loaded.video, loaded.mel.feature_size) == (LatentSpec(), VideoSpec(), 16)
+    assert (loaded.spec, loaded.video, loaded.mel.feature_size) == (LatentSpec(is_trained=False), VideoSpec(), 16)
     assert (loaded.ids.latent_pad, loaded.ids.trigger, loaded.ids.close) == (n, n + 1, n + 2)
     assert (loaded.ids.audio, loaded.ids.video, loaded.ids.end_of_turn) == (3, 9, 2)
 
 
-def test_a_published_model_answers_in_the_papers_format(published, make_clip, forced):
+def test_a_published_model_answers_directly_unless_asked_for_latents_which_are_then_untrained(published, make_clip, forced):
     thinker = checkpoints.load(str(published[0]), device="cpu")
-    with forced(thinker, [thinker.ids.trigger, *thinker.encode_text("Yes."), thinker.ids.end_of_turn]):
+    said = [*thinker.encode_text("Yes."), thinker.ids.end_of_turn]
+    with forced(thinker, said):
         trace = Runtime(thinker).answer(make_clip(0, 6.0), "Is a bell heard?")
+    assert (trace.mode, trace.answer, trace.blocks, trace.notices) == ("direct", "Yes.", (), ())
+    with forced(thinker, said):
+        trace = Runtime(thinker).answer(make_clip(0, 6.0), "Is a bell heard?", "latent")
+    assert "never learned latents" in trace.notices[0]
     (block,) = trace.blocks
     assert (trace.answer, block.window_source, block.window) == ("Yes.", "nominal", Window(0.0, 6.0))
     assert len(block.latents) == 40

@@ -41,7 +41,7 @@ def add_model(parser: argparse.ArgumentParser, flag: str = "--model") -> None:
 
 def add_mode(parser: "argparse._ActionsContainer") -> None:
     parser.add_argument(
-        "--mode", choices=[str(mode) for mode in Mode], default=str(Mode.LATENT), help="default: latent"
+        "--mode", choices=[str(mode) for mode in Mode], help="default: latent; direct where the model never learned latents"
     )
 
 

@@ -69,7 +69,7 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     from latentomni.runtime import Runtime
 
     runtime = Runtime.load(args.model, quantization=args.quantization)
-    scores = evaluate_avworld(runtime, args.n, args.seed, Mode(args.mode), _progress)
+    scores = evaluate_avworld(runtime, args.n, args.seed, Mode(args.mode or runtime.spec.default_mode), _progress)
     rows = {
         **scores["families"],
         "all": scores,

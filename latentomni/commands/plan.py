@@ -33,7 +33,7 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     reading, latent, sampling = given_settings(args)
     info = probe(args.clip) if args.clip else None
     thinker = checkpoints.load(args.model, device="meta")
-    planned = plan_run(thinker, info, reading, latent, args.mode, sampling.max_new_tokens, max_blocks=sampling.max_blocks,
+    planned = plan_run(thinker, info, reading, latent, args.mode or thinker.spec.default_mode, sampling.max_new_tokens, max_blocks=sampling.max_blocks,
                        quantization=args.quantization)  # fmt: skip
     parameters, size_bytes = parameter_counts(thinker), weight_bytes(thinker, args.quantization)
     say(f"{thinker.name}: {sum(parameters.values()):,} parameters, {_size(size_bytes)}")

@@ -57,9 +57,10 @@ def finetune(recipe: TrainRecipe, out: Path, *, resume: bool = False) -> dict[st
 def adapted(thinker: Thinker, recipe: TrainRecipe) -> Thinker:
     """The thinker with the recipe's block and pictures. Raises RequestError where it cannot have them."""
     require(not hasattr(thinker.model, "peft_config"), f"'{recipe.model}' is an adapter; name its base instead.")
-    spec, video = replace(thinker.spec, **recipe.latent), replace(thinker.video, **recipe.video)
+    learns_latents = recipe.style is Style.LATENTOMNI
+    spec, video = replace(thinker.spec, is_trained=thinker.spec.is_trained or learns_latents, **recipe.latent), replace(thinker.video, **recipe.video)
     require(spec.has_head == thinker.spec.has_head, f"latent.has_head cannot be changed; '{recipe.model}' has it {thinker.spec.has_head}.")
-    require(spec.writes_window or recipe.style is not Style.LATENTOMNI,
+    require(spec.writes_window or not learns_latents,
             "latent.writes_window must be true: windows are part of what is learned.")  # fmt: skip
     return replace(thinker, spec=spec, video=video)
 
