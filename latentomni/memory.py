@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["available_bytes", "peak_bytes"]
+__all__ = ["available_bytes", "is_out_of_memory", "peak_bytes"]
 
 _GROUP = Path("/sys/fs/cgroup")
 
@@ -38,6 +38,11 @@ def available_bytes(device: Any) -> int | None:
     if not meminfo.exists() or not (found := re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())):
         return None
     return min(int(found[1]) * 1024, _left_in_container())
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; torch says so of main memory in words alone."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _left_in_container() -> float:

@@ -16,12 +16,14 @@ from latentomni import checkpoints
 from latentomni.checkpoint_files import read_collapse
 from latentomni.clip_evidence import Evidence
 from latentomni.config import LatentSpec, MediaLimits, Mode, ReadingSpec, SamplingSpec
+from latentomni.errors import RequestError
 from latentomni.events import ClipRecord, Event, Finished, Started
 from latentomni.evidence import DonorBank
 from latentomni.generation import generate, read_prefix
 from latentomni.media import Clip, read_clip
+from latentomni.memory import is_out_of_memory
 from latentomni.modeling import Thinker
-from latentomni.plan import Pace
+from latentomni.plan import Pace, plan_run
 from latentomni.prefix import Prefix
 from latentomni.processing import add_question, check_question, new_sequence
 from latentomni.sequence import ClipFeatures, Sequence
@@ -111,7 +113,20 @@ class Runtime:
         opened for it and said to mean nothing. `conversation`: the sequence of earlier answers about the same clip, which grows
         in place (take a new one from `conversation(clip)`); a model trained on single questions sees none but an empty one, nor
         does a run with other latent settings than it was begun with. `latent`: `instants`, `positions` and `flow` of this run
-        where they differ from the model's. Closing the generator, or `cancelled()`, stops between two steps."""
+        where they differ from the model's. Closing the generator, or `cancelled()`, stops between two steps. Raises RequestError
+        with the plan of the run where memory ran out; what was kept of clips is then let go."""
+        try:
+            yield from self._stream(clip, question, mode, sampling, conversation, cancelled, latent)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._known.clear()
+            plan = plan_run(self, clip, None, latent, mode or self.spec.default_mode, (sampling or SamplingSpec()).max_new_tokens)
+            raise RequestError("Memory ran out in this run. " + (plan.advice or "Try again when less else runs on this machine, or read less of "
+                               f"the clip: it needs about {plan.peak_bytes / 2**30:.1f} GiB with the model.")) from None  # fmt: skip
+
+    def _stream(self, clip: Clip, question: str, mode: Mode | str | None, sampling: SamplingSpec | None, conversation: Sequence | None,
+                cancelled: Callable[[], bool], latent: dict[str, Any] | None) -> Iterator[Event]:  # fmt: skip
         mode, sampling, question = Mode(mode or self.spec.default_mode), sampling or SamplingSpec(), check_question(question)
         spec = self.spec.changed(latent)
         _, evidence = self.encode(clip)

@@ -1,6 +1,8 @@
 """The runtime: a stream folds into its trace, requests do not touch one another, and any clip is answered."""
 
 import gc
+import subprocess
+import sys
 import weakref
 from dataclasses import fields, is_dataclass, replace
 from itertools import zip_longest
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from latentomni import checkpoints
 from latentomni.clip_evidence import audio_moments, visual_moments
 from latentomni.config import Mode, ReadingSpec, SamplingSpec
 from latentomni.errors import RequestError
@@ -291,3 +294,32 @@ def test_a_bad_request_is_refused_before_anything_is_computed(runtime, make_clip
     request = {"question": QUESTION, "mode": "latent"} | changes
     with pytest.raises(RequestError, match=message):
         next(runtime.stream(make_clip(0), **request))
+
+
+_SHORT_OF_MEMORY = """
+import resource, sys
+from latentomni.bench.peers import bench_clip
+from latentomni.checkpoints import load
+from latentomni.errors import RequestError
+from latentomni.runtime import Runtime
+runtime = Runtime(load(sys.argv[1]))
+clip, (question, _) = bench_clip(load("random:qwen2.5-omni-0.1b", device="meta"), 0)
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 16 * 2**20, resource.RLIM_INFINITY))
+try:
+    list(runtime.stream(clip, question))
+except RequestError as error:
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    print(error)
+    print(len(list(runtime.stream(clip, question))) > 2)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its own memory, which other systems do not let a process do")
+def test_memory_that_runs_out_is_told_with_the_plan_and_leaves_a_runtime_that_answers(tiny, tmp_path):
+    checkpoints.save(tiny, tmp_path, dtype=torch.float32)
+    done = subprocess.run([sys.executable, "-c", _SHORT_OF_MEMORY, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-800:]
+    told, answers_again = done.stdout.splitlines()
+    assert told.startswith("Memory ran out in this run.") and "GiB" in told
+    assert answers_again == "True"
