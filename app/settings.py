@@ -21,10 +21,10 @@ class Settings:
     and answers; None is the system's temporary folder."""
 
     model: str = "nano"
-    quantization: str | None = None
     host: str | None = None
     port: int | None = None
     cache: str | None = None
+    quantization: str | None = None
 
     @classmethod
     def read(cls, arguments: list[str]) -> "Settings":
@@ -46,4 +46,4 @@ class Settings:
         parser.add_argument("--host", default=env("HOST"), help="address to listen on")
         parser.add_argument("--port", type=int, default=env("PORT"), help="port to listen on")
         given = parser.parse_args(arguments)
-        return cls(given.model, given.quantization, given.host, given.port, env("CACHE"))
+        return cls(given.model, given.host, given.port, env("CACHE"), given.quantization)

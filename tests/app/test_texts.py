@@ -52,9 +52,9 @@ def test_arguments_come_before_the_environment(monkeypatch):
     monkeypatch.setenv("LATENTOMNI_PORT", "7001")
     monkeypatch.setenv("LATENTOMNI_QUANTIZATION", "nf4")
     monkeypatch.setenv("LATENTOMNI_CACHE", "cache")
-    assert Settings.read([]) == Settings("folder", "nf4", None, 7001, "cache")
+    assert Settings.read([]) == Settings("folder", None, 7001, "cache", "nf4")
     given = ["--model", "nano", "--quantization", "int8", "--port", "7002", "--host", "0.0.0.0"]
-    assert Settings.read(given) == Settings("nano", "int8", "0.0.0.0", 7002, "cache")
+    assert Settings.read(given) == Settings("nano", "0.0.0.0", 7002, "cache", "int8")
 
 
 def test_bad_use_ends_with_code_2(capsys):
