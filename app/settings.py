@@ -8,7 +8,6 @@ from latentomni.config import QuantizationSpec
 
 __all__ = ["Settings"]
 
-_QUANTIZATIONS = tuple(map(str, QuantizationSpec))
 _EXAMPLES = """examples:
   python app.py                                  the shipped nano checkpoint on http://127.0.0.1:7860
   python app.py --model runs/nano/checkpoint     a checkpoint folder
@@ -41,7 +40,7 @@ class Settings:
         )
         parser.add_argument("--model", default=env("MODEL", "nano"), help="nano, a checkpoint's folder or a hub id")
         parser.add_argument(
-            "--quantization", default=env("QUANTIZATION"), choices=list(_QUANTIZATIONS), help="of the language model; default: none"
+            "--quantization", default=env("QUANTIZATION"), choices=[str(q) for q in QuantizationSpec], help="of the language model; default: none"
         )
         parser.add_argument("--host", default=env("HOST"), help="address to listen on")
         parser.add_argument("--port", type=int, default=env("PORT"), help="port to listen on")

@@ -24,9 +24,10 @@ from latentomni.checkpoint_files import SETTINGS_FILE, read_parts, read_settings
 from latentomni.config import LatentSpec, QuantizationSpec, VideoSpec
 from latentomni.errors import CheckpointError
 from latentomni.layouts import OMNI_SIZES, PUBLISHED, add_latent_tokens, build, build_tokenizer
+from latentomni.memory import is_out_of_memory
 from latentomni.modeling import Thinker
 
-__all__ = ["NANO_DIR", "build", "build_tokenizer", "load", "save"]
+__all__ = ["NANO_DIR", "build", "build_tokenizer", "find", "load", "save"]
 
 NANO_DIR = Path(__file__).parent / "nano"
 _RANDOM = "random:"
@@ -52,22 +53,29 @@ def save(thinker: Thinker, folder: Path, *, dtype: torch.dtype = torch.bfloat16)
 def load(name: str = "nano", *, device: str | None = None, dtype: torch.dtype | None = None,
          quantization: QuantizationSpec | str | None = None) -> Thinker:  # fmt: skip
     """Load a model by name: `nano`, a folder written by `save` or `save_adapter`, a published Qwen2.5-Omni (a folder or its hub
-    id), or `random:` with one of OMNI_SIZES. fp32 on CPU, bf16 on a GPU, unless told otherwise. Quantisation: none unless
+    id), or `random:` with one of OMNI_SIZES. fp32 on CPU, bf16 on a GPU (fp16 where it has none), unless told otherwise. Quantisation: none unless
     told otherwise, but an adapter's base is loaded as it was trained. On the device "meta" a model has no weights, only sizes,
     and nothing is fetched: the sizes of the published ones are known here, their words are counted with nano's tokenizer."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = dtype or (torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32)
+    if dtype is None:
+        on_gpu = torch.device(device).type == "cuda"
+        dtype = (torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16) if on_gpu else torch.float32
     quantization = None if quantization is None else QuantizationSpec(quantization)
     try:
         if device == _NO_WEIGHTS and name in PUBLISHED and not Path(name).exists():
             sizes = _load_random(_RANDOM + PUBLISHED[name], device, dtype, None)
             return replace(sizes, name=name, weights="pretrained", spec=replace(sizes.spec, is_trained=False))
-        if name.startswith(_RANDOM):
+        folder = find(name, may_fetch=device != _NO_WEIGHTS)
+        if folder is None:
             return _load_random(name, device, dtype, quantization)
-        return _load_folder(_find(name, may_fetch=device != _NO_WEIGHTS), name, device, dtype, quantization)
+        return _load_folder(folder, name, device, dtype, quantization)
     except CheckpointError:
         raise
-    except Exception as error:  # what is wrong with a file is told by three libraries, the tokenizer's raises nothing narrower
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise CheckpointError(f"Memory ran out while '{name}' was loaded; `python -m latentomni plan --model {name}` says what it needs, and "
+                                  "--quantization nf4 what it then needs.") from None  # fmt: skip
+        # what is wrong with a file is told by three libraries, the tokenizer's raises nothing narrower
         raise CheckpointError(f"The checkpoint '{name}' cannot be loaded ({_first_line(error)}); train or download it again.") from error
 
 
@@ -75,7 +83,11 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def _find(name: str, *, may_fetch: bool) -> Path:
+def find(name: str, *, may_fetch: bool = True) -> Path | None:
+    """The folder of a model, None for random weights; a hub model's is fetched where it may be. Raises CheckpointError where there
+    is none."""
+    if name.startswith(_RANDOM):
+        return None
     if name == "nano":
         return NANO_DIR
     folder = Path(name)

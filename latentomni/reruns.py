@@ -86,6 +86,11 @@ def rerun(runtime: Runtime, clip: Clip, trace: Trace, change: Change, *, seed: i
     RequestError where the arm is undefined here, as without a bank of donors, and where it is stopped.
     """
     require(seed >= 0, f"A seed is a whole number from 0 on, got {seed}.")
+    with runtime.within_memory(clip):
+        return _rerun(runtime, clip, trace, change, seed, cancelled, replayed)
+
+
+def _rerun(runtime: Runtime, clip: Clip, trace: Trace, change: Change, seed: int, cancelled: Callable[[], bool], replayed: Replay | None) -> Outcome:
     given = replayed or replay(runtime, clip, trace, cancelled)
     variant = (change_clip if change.changes_clip else change_latents)(runtime, clip, given, change, seed)
     rows = [row for row in (variant.row, variant.control) if row is not None]

@@ -4,8 +4,8 @@ import io
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,9 @@ class Runtime:
         """Load a checkpoint and, where it ships them, its donor bank and what was measured of its latents' collapse.
         quantization: as in `checkpoints.load`."""
         thinker = checkpoints.load(model, quantization=quantization)
-        folder = checkpoints.NANO_DIR if model == "nano" else Path(model)
+        folder = checkpoints.find(model)
+        if folder is None:
+            return cls(thinker, limits=limits)
         donors = folder / DONORS_FILE
         return cls(thinker, DonorBank.from_file(donors) if donors.is_file() else None, limits, read_collapse(folder))
 
@@ -91,8 +93,8 @@ class Runtime:
     def opening(self, rows: list[Sequence]) -> Prefix | None:
         """The keys and values of the clip that all these rows begin with, read once and kept, so that every further question and
         every change of an answer pays for its own tokens only; None where it is not one of the clips that are kept."""
-        known = next((k for k in list(self._known.values()) if all(row.clip is k.features for row in rows)), None)
-        if known is None:
+        known = self._known_of(rows[0])
+        if known is None or any(row.clip is not known.features for row in rows):
             return None
         if known.opening is None:
             n = next(i for i, turn in enumerate(rows[0].turns) if turn)
@@ -115,13 +117,19 @@ class Runtime:
         does a run with other latent settings than it was begun with. `latent`: `instants`, `positions` and `flow` of this run
         where they differ from the model's. Closing the generator, or `cancelled()`, stops between two steps. Raises RequestError
         with the plan of the run where memory ran out; what was kept of clips is then let go."""
-        try:
+        with self.within_memory(clip):
             yield from self._stream(clip, question, mode, sampling, conversation, cancelled, latent)
+
+    @contextmanager
+    def within_memory(self, clip: Clip) -> Iterator[None]:
+        """Work about a clip. Memory that runs out in it is told as RequestError, with the plan; what was kept of clips is then let go."""
+        try:
+            yield
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             self._known.clear()
-            plan = plan_run(self, clip, None, latent, mode or self.spec.default_mode, (sampling or SamplingSpec()).max_new_tokens)
+            plan = plan_run(self, clip)
             raise RequestError("Memory ran out in this run. " + (plan.advice or "Try again when less else runs on this machine, or read less of "
                                f"the clip: it needs about {plan.peak_bytes / 2**30:.1f} GiB with the model.")) from None  # fmt: skip
 
@@ -133,7 +141,8 @@ class Runtime:
         alone = conversation is None or (self.spec.single_turn and conversation.turn > 0) or conversation.spec != spec
         row = self.conversation(clip, latent) if alone else conversation
         add_question(row, question, mode, self.thinker.encode_text)
-        prompt_tokens, has_null, is_read = len(row), self._has_null(spec), self._is_read(row)
+        prompt_tokens, has_null, known = len(row), self._has_null(spec), self._known_of(row)
+        is_read = known is not None and known.opening is not None
         if mode is Mode.LATENT and not spec.is_trained and sampling.max_blocks:
             row.open_block()  # it would not do so by itself
         yield Started(
@@ -148,8 +157,9 @@ class Runtime:
                 event = replace(event, notices=self._notices(event, spec, mode, is_parted=is_parted))
             yield event
 
-    def _is_read(self, row: Sequence) -> bool:
-        return any(k.features is row.clip and k.opening is not None for k in list(self._known.values()))
+    def _known_of(self, row: Sequence) -> _Known | None:
+        """What is kept of the clip that a row begins with."""
+        return next((k for k in list(self._known.values()) if k.features is row.clip), None)
 
     def conversation(self, clip: Clip, latent: dict[str, Any] | None = None) -> Sequence:
         """An empty conversation about a clip, under the model's latent settings or changed ones."""
@@ -192,9 +202,15 @@ def ask(clip: str | Path | Clip, question: str, model: "str | Runtime" = "nano",
     return runtime.answer(read, question, mode, SamplingSpec(**sampling), latent)
 
 
-@lru_cache(maxsize=1)
+_last: dict[tuple[str, str | None], Runtime] = {}
+
+
 def _loaded(model: str, quantization: str | None) -> Runtime:
-    return Runtime.load(model, quantization=quantization)
+    key = (model, quantization)
+    if key not in _last:
+        _last.clear()  # before the next one takes its room
+        _last[key] = Runtime.load(model, quantization=quantization)
+    return _last[key]
 
 
 def clip_record(clip: Clip) -> ClipRecord:

@@ -18,7 +18,7 @@ from latentomni import checkpoints
 from latentomni.clock import Window
 from latentomni.config import LatentSpec, VideoSpec
 from latentomni.errors import CheckpointError, RequestError
-from latentomni.runtime import Runtime
+from latentomni.runtime import DONORS_FILE, Runtime
 
 
 def weights(thinker):
@@ -322,6 +322,12 @@ def hub(published, tmp_path, monkeypatch):
 def test_a_hub_model_on_this_machine_needs_no_network(hub):
     thinker = checkpoints.load("org/whole", device="cpu")
     assert (thinker.name, thinker.weights) == ("org/whole", "pretrained")
+
+
+def test_a_hub_model_brings_its_donors(hub):
+    shutil.copy(checkpoints.NANO_DIR / DONORS_FILE, checkpoints.find("org/whole"))
+    assert Runtime.load("org/whole").donors.latents.shape[1] == 256
+    assert Runtime.load("random:qwen2.5-omni-0.1b").donors is None
 
 
 @pytest.mark.parametrize("name", ["org/part", "org/none"])

@@ -272,6 +272,8 @@ def test_bad_use_is_refused_in_one_line(arguments, capsys, monkeypatch):
         (["ask", "CLIP", "What?", "--model", "MODEL", "--no-picture", "--no-sound"], "picture and sound are both switched off"),
         (["ask", "CLIP", "What?", "--model", "MODEL", "--instants", "0"], "a block has 1 to 64 instants, got 0"),
         (["plan", "--clip", "CLIP", "--start", "99"], "Nothing of clip_00000.mp4 is left to read"),
+        (["bench", "train", "decode", "--quantization", "nf4"], "bench train measures what is not quantised"),
+        (["bench", "decode", "--plot", "x.svg"], "--plot draws drift"),
         (["plan", "--model", "Qwen/Another-7B"], "is no folder on this machine, and a plan fetches nothing"),
         (["plan", "--fps", "99"], "fps must be between 0.05 and 30, got 99.0"),
         (["inspect", "nowhere.zip"], "nowhere.zip is not a readable trace file"),

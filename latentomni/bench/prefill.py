@@ -26,27 +26,23 @@ _log = logging.getLogger(__name__)
 
 def bench_prefill(thinker: Thinker, repeats: int = 5, seed: int = 0) -> dict[str, Any]:
     """Seconds from a clip in memory to the first token of an answer about it; ours also makes the evidence banks."""
-    return _bench(thinker, repeats, seed, "prefill", lambda clip, first, second: lambda: _first_token(Runtime(thinker), clip, first))
+    clip, (question, _) = bench_clip(thinker, seed)
+    return _compare(thinker, clip, question, lambda: _first_token(Runtime(thinker), clip, question), repeats)
 
 
 def bench_followup(thinker: Thinker, repeats: int = 5, seed: int = 0) -> dict[str, Any]:
     """Seconds to the first token of another question about a clip that one was asked about; the peer reads everything again."""
-
-    def ours(clip: Clip, first: str, second: str) -> Callable[[], Any]:
-        runtime = Runtime(thinker)
-        _first_token(runtime, clip, first)
-        return lambda: _first_token(runtime, clip, second)
-
-    return _bench(thinker, repeats, seed, "followup", ours)
+    clip, (first, second) = bench_clip(thinker, seed)
+    runtime = Runtime(thinker)
+    _first_token(runtime, clip, first)
+    return _compare(thinker, clip, second, lambda: _first_token(runtime, clip, second), repeats)
 
 
-def _bench(thinker: Thinker, repeats: int, seed: int, name: str, prepare: Callable[..., Callable[[], Any]]) -> dict[str, Any]:
-    clip, asked = bench_clip(thinker, seed)
-    row = prompt_row(thinker, thinker.encode_clip(clip), asked[name == "followup"], Mode.DIRECT)
-    ours, seconds = prepare(clip, *asked), {"ours": [], "peer": []}
+def _compare(thinker: Thinker, clip: Clip, question: str, ours: Callable[[], None], repeats: int) -> dict[str, Any]:
+    row, seconds = prompt_row(thinker, thinker.encode_clip(clip), question, Mode.DIRECT), {"ours": [], "peer": []}
     for repeat in range(repeats + 1):
         measured = {"ours": seconds_of(ours), "peer": seconds_of(lambda: stock_first_token(thinker, clip, row))}
-        _log.info("%s %d/%d: %.3f and %.3f s", name, repeat, repeats, measured["ours"], measured["peer"])
+        _log.info("first token %d/%d: %.3f and %.3f s", repeat, repeats, measured["ours"], measured["peer"])
         for who, s in measured.items():
             seconds[who] += [s] * bool(repeat)  # the first round warms up
     return {**compared(seconds), "shape": f"{describe(thinker)}; prompt of {len(row)} tokens ({clip.duration_s:g} s clip), to the first token; "

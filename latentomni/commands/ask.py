@@ -36,7 +36,7 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     reading, latent, sampling = given_settings(args)
     runtime = Runtime.load(args.model, quantization=args.quantization)
     clip = runtime.read(args.clip, reading=reading)
-    events = runtime.stream(clip, args.question, args.mode or runtime.spec.default_mode, sampling, latent=latent)
+    events = runtime.stream(clip, args.question, args.mode, sampling, latent=latent)
     trace = Trace.from_events([next(events)])
     for event in events:
         trace = trace.after(event)

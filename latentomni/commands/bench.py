@@ -2,10 +2,10 @@
 
 import argparse
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 from latentomni.commands.arguments import add_command, add_model, new_file, positive
+from latentomni.errors import require
 
 __all__ = ["add_to"]
 
@@ -27,6 +27,9 @@ def add_to(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
+    plain = sorted(set(args.names) - _QUANTISED)
+    require(args.quantization in (None, "none") or not plain, f"bench {' '.join(plain)} measures what is not quantised; leave --quantization out.")
+    require(args.plot is None or "drift" in args.names, "--plot draws drift, which is not among the benchmarks named; add it, or leave --plot out.")
     repeats = {} if args.n is None else {"repeats": args.n}
     about: dict[str, Any] = {"device": "cpu"}
     figures = {name: _BENCHES[name](args, repeats, about) for name in dict.fromkeys(args.names)}
@@ -55,13 +58,24 @@ def _decode(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, 
     return bench_decode(runtime, seed=args.seed, **repeats)
 
 
-def _prefill(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any], name: str = "bench_prefill") -> dict[str, Any]:
+def _prefill(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
+    from latentomni.bench.prefill import bench_prefill
+
+    return bench_prefill(_thinker(args, about), seed=args.seed, **repeats)
+
+
+def _followup(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
+    from latentomni.bench.prefill import bench_followup
+
+    return bench_followup(_thinker(args, about), seed=args.seed, **repeats)
+
+
+def _thinker(args: argparse.Namespace, about: dict[str, Any]) -> Any:
     from latentomni import checkpoints
-    from latentomni.bench import prefill
 
     thinker = checkpoints.load(args.model, quantization=args.quantization)
     _describe(thinker, about)
-    return getattr(prefill, name)(thinker, seed=args.seed, **repeats)
+    return thinker
 
 
 def _memory(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
@@ -79,18 +93,16 @@ def _media(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, A
 
 
 def _train(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
-    from latentomni import checkpoints
     from latentomni.bench.train import bench_train
 
-    thinker = checkpoints.load(args.model)
-    _describe(thinker, about)
-    return bench_train(thinker, args.model, seed=args.seed, **repeats)
+    return bench_train(_thinker(args, about), args.model, seed=args.seed, **repeats)
 
 
 def _ui(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
+    from latentomni import checkpoints
     from latentomni.bench.ui import bench_ui
 
-    about.update(model=args.model)
+    about.update(model=args.model, weights=checkpoints.load(args.model, device="meta").weights)
     return bench_ui(args.model, **repeats)
 
 
@@ -119,7 +131,8 @@ def _describe(thinker: Any, about: dict[str, Any]) -> None:
     about.update(model=thinker.name, weights=thinker.weights, device=str(thinker.device))
 
 
+_QUANTISED = {"decode", "prefill", "followup", "memory", "drift"}
 _BENCHES: dict[str, Callable[..., dict[str, Any]]] = {
-    "decode": _decode, "prefill": _prefill, "followup": partial(_prefill, name="bench_followup"), "memory": _memory,
+    "decode": _decode, "prefill": _prefill, "followup": _followup, "memory": _memory,
     "media": _media, "train": _train, "evidence": _evidence, "ui": _ui, "drift": _drift,
 }  # fmt: skip
