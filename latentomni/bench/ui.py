@@ -26,6 +26,7 @@ _ROOT = Path(__file__).parents[2]
 _START_S = 180
 _WAIT_MS = 120_000
 _LATENTS = 40
+_SEEDS = 20
 _log = logging.getLogger(__name__)
 
 # What the page tells of itself. Times are milliseconds of the page's own clock.
@@ -62,7 +63,7 @@ def bench_ui(model: str = "nano", repeats: int = 5) -> dict[str, Any]:
     recorded answer with its latents and clip. RequestError where playwright or a browser is missing.
     """
     path = _browser_path()
-    with tempfile.TemporaryDirectory() as cache, _served(model, cache) as address, _page(address, path) as page:
+    with tempfile.TemporaryDirectory() as cache, _served(model, cache) as address, _page(address, path) as page, _explained(page):
         opened_s = [_open_example(page, number) for number in range(repeats)]
         first_visit_s, *_ = _ask(page)
         found = [_ask(page) for _ in range(repeats)]
@@ -71,7 +72,7 @@ def bench_ui(model: str = "nano", repeats: int = 5) -> dict[str, Any]:
             streamed.append(_ask(page)[1:])
         enough = first_latents(streamed)
         seeks_ms = [_seek(page, number) for number in range(repeats)]
-        stops_s = [_stop(page) for _ in range(repeats)]
+        stops_s = [_stop(page, number * _SEEDS) for number in range(repeats)]
         shift = page.evaluate("probe.shift")
     return {
         "first_cell_s": statistics.median(cell for cell, _, _ in found),
@@ -85,6 +86,18 @@ def bench_ui(model: str = "nano", repeats: int = 5) -> dict[str, Any]:
         "repeats": repeats,
         "shape": f"{model}, headless Chromium, 1280 x 900 px, {os.cpu_count()} cores, medians of {repeats}",
     }
+
+
+@contextmanager
+def _explained(page: Any) -> Iterator[None]:
+    """A wait that ran out, as one sentence with what the page showed then."""
+    from playwright.sync_api import TimeoutError as WaitError
+
+    try:
+        yield
+    except WaitError as error:
+        shown = page.evaluate("({status: document.querySelector('#status')?.innerText, question: document.querySelector('#question textarea')?.value, ...probe, tasks: probe.tasks.length})")
+        raise RequestError(f"The page did not come to what was waited for within {_WAIT_MS / 1000:.0f} s: {str(error).splitlines()[0]} It showed {shown}.") from error
 
 
 def first_latents(streamed: list[tuple[int, float]]) -> list[tuple[int, float]]:
@@ -114,20 +127,22 @@ def _served(model: str, cache: str) -> Iterator[str]:
         port = probe.getsockname()[1]
     command = [sys.executable, "app.py", "--model", model, "--host", "127.0.0.1", "--port", str(port)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False", "LATENTOMNI_CACHE": cache}
-    server = subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    log = Path(cache, "app.log")  # a file, for a pipe that nobody reads stops the app once it is full
+    with log.open("wb") as words:
+        server = subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=words, stderr=words, start_new_session=True)
     try:
-        _await_port(server, port)
+        _await_port(server, port, log)
         yield f"http://127.0.0.1:{port}/"
     finally:
         os.killpg(server.pid, signal.SIGKILL)
-        server.communicate()
+        server.wait()
 
 
-def _await_port(server: subprocess.Popen, port: int) -> None:
+def _await_port(server: subprocess.Popen, port: int, log: Path) -> None:
     deadline_s = time.monotonic() + _START_S
     while time.monotonic() < deadline_s:
         if server.poll() is not None:
-            raise RequestError(f"The app ended before it served: {server.stderr.read().decode(errors='replace').strip()[-300:]}")
+            raise RequestError(f"The app ended before it served: {log.read_text(errors='replace').strip()[-300:]}")
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
@@ -188,19 +203,23 @@ def _seek(page: Any, number: int) -> float:
     return page.evaluate("probe.seek")
 
 
-def _stop(page: Any) -> float:
-    """Seconds from Stop to the end of a run that would have gone on: 16 blocks in any words that come."""
+def _stop(page: Any, first_seed: int) -> float:
+    """Seconds from Stop to the end of a run of any words that come; one that ends by itself before that is asked with another seed."""
     settings = page.locator("#settings")
     if not settings.get_by_label("Seed").is_visible():
         settings.locator("> button").click()
-    for label, value in (("number input for Temperature", "2"), ("number input for Longest answer", "1024")):
-        settings.get_by_label(label).first.fill(value)
-        settings.get_by_label(label).first.press("Tab")
     page.locator("#mode").get_by_label("Words").check()
-    page.locator("#question textarea").fill(page.locator("h2.lo-turn").inner_text())
-    page.wait_for_selector("#ask:not([disabled])")
-    page.locator("#ask").click()
-    page.wait_for_function("document.querySelector('#inspector .li-text')?.textContent.length > 40")
-    page.locator("#stop").click()
-    page.wait_for_function("probe.done !== null")
-    return page.evaluate("(probe.done - probe.stopped) / 1000")
+    for seed in range(first_seed, first_seed + _SEEDS):
+        for label, value in (("Temperature", "2"), ("Seed", str(seed)), ("Longest answer", "1024")):
+            field = settings.get_by_label(f"number input for {label}").or_(settings.get_by_label(label)).first
+            field.fill(value)
+            field.press("Tab")
+        page.locator("#question textarea").fill(page.locator("h2.lo-turn").inner_text())
+        page.wait_for_selector("#ask:not([disabled])")
+        page.locator("#ask").click()
+        page.wait_for_function("probe.done !== null || probe.begun && document.querySelector('#inspector .li-text')?.textContent.length > 40")
+        stopped = page.evaluate("probe.done === null && (document.querySelector('#stop').click(), true)")
+        page.wait_for_function("probe.done !== null")
+        if stopped and page.evaluate("probe.stopped > probe.asked"):
+            return page.evaluate("(probe.done - probe.stopped) / 1000")
+    raise RequestError(f"{_SEEDS} answers in words ended by themselves within 40 characters, so Stop cannot be timed; choose another model.")
