@@ -1,4 +1,5 @@
-"""The page's texts in Chinese, by their English: those of `copy.py`, and what the inspector and the other views say.
+"""The page's texts in Chinese, by their English: those of `copy.py`, and what the inspector and the other views say; what the library
+says is in `chinese_messages.py`.
 
 A text with {places} is a pattern; {1}, {2} are what stood in its places.
 """

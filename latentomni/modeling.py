@@ -141,15 +141,18 @@ class Thinker:
     def new_cache(self) -> DynamicCache:
         return DynamicCache(config=self.model.config.text_config)
 
-    def forward(self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: DynamicCache | None = None) -> torch.Tensor:
+    def forward(self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: DynamicCache | None = None,
+                unread: int = 0) -> torch.Tensor:
         """Last hidden state (B, T, D) after the final norm. positions: (3, B, T). mask: (B, T, K) bool, None for plain causal.
+        unread: so many of the first states are not used by the caller, and carry no gradient.
 
         A row's first tokens that see all before them, as media do, go ahead without a mask: a causal kernel does half the work.
-        """
+        """  # fmt: skip
         tokens = embeds.shape[1]
         n = 0 if mask is None or mask.shape[2] > tokens else causal_length(mask)
         if n == tokens:
             return self._run(embeds, positions, None, cache)
+        n = min(n, unread) if unread > tokens // 4 else n
         is_checkpointed = cache is None and getattr(self.text_model.layers[0], "gradient_checkpointing", False)
         if n <= tokens // 4 or is_checkpointed:
             return self._run(embeds, positions, mask, cache)
@@ -160,7 +163,7 @@ class Thinker:
             depth = len(self.text_model.layers)
             parts = zip(self._states[-2 * depth : -depth], self._states[-depth:], strict=True)
             self._states[-2 * depth :] = [torch.cat(part, 1) for part in parts]
-        return torch.cat([first, rest], 1)
+        return torch.cat([first.detach() if n <= unread else first, rest], 1)
 
     def _run(self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: DynamicCache | None = None) -> torch.Tensor:
         if mask is not None:  # as numbers, once: every layer would make its own of a boolean mask, and keep it for the backward pass

@@ -57,7 +57,8 @@ def bench_train(
     thinker: Thinker, name: str, repeats: int = 7, seed: int = 0, shape: StepShape | None = None
 ) -> dict[str, Any]:
     """Median seconds of a step (forward, backward, optimiser) in every phase, and with the gradient through every step of the
-    feedback (`sequential`); the peer's step runs between them, on the same tokens: the stock class, causal, logits and labels everywhere.
+    feedback (`sequential`); the peer's step runs between them, on the same tokens: the stock class, causal, logits and labels everywhere. `ratio`: the
+    median over the rounds of ours over the peer's of that round.
 
     `loss`: what the arm's step computed; exact feedback gives one loss however it is computed. `memory`: peak bytes of a step in
     phase A and of the peer's, above what was held before it, each in a fresh process that loads the model by `name`, at a published
@@ -73,10 +74,11 @@ def bench_train(
             losses[arm] = bench.take(arm)
             measured.append(time.perf_counter() - begun_s)
         _log.info("train %d/%d: %s", repeat, repeats, ", ".join(f"{arm} {s[-1]:.2f} s" for arm, s in seconds.items()))
-    medians = {arm: median(measured[1:]) for arm, measured in seconds.items()}  # the first round warms up
-    peer = medians.pop(_PEER)
+    timed = {arm: measured[1:] for arm, measured in seconds.items()}  # the first round warms up
+    peers = timed.pop(_PEER)
+    ratios = {arm: median(ours / peer for ours, peer in zip(rounds, peers, strict=True)) for arm, rounds in timed.items()}
     return {
-        **{arm: {"ours": ours, "peer": peer, "ratio": ours / peer, "loss": losses[arm]} for arm, ours in medians.items()},
+        **{arm: {"ours": median(rounds), "peer": median(peers), "ratio": ratios[arm], "loss": losses[arm]} for arm, rounds in timed.items()},
         "memory": {
             **_memory(name, replace(shape, batch=shape.vocabulary_batch), seed, shape.vocabulary),
             "own_vocabulary": _memory(name, shape, seed, thinker.model.config.text_config.vocab_size),

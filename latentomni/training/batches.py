@@ -6,7 +6,7 @@ Dimensions: B rows, T tokens, n latents of the batch, K latents per block, D hid
 from collections.abc import Callable
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -55,6 +55,11 @@ class Batch:
     def mask(self) -> torch.Tensor:
         """(B, T, T), made when it is needed: of a long row it is larger than all else here."""
         return attention_mask(self.layout, self.layout).to(self.device)
+
+    @cached_property
+    def unread(self) -> int:
+        """How many tokens at the start of every row predict nothing that is supervised."""
+        return int(torch.cat([self.text[1], self.latents[1]]).min()) if self.text.numel() + self.latents.numel() else 0
 
     def embeds(self, thinker: Thinker, vectors: torch.Tensor) -> torch.Tensor:
         """(B, T, D) inputs, with `vectors` (n, D) at the latents."""

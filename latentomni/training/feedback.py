@@ -53,7 +53,9 @@ class Feedback:
         tokens = self.embeds.gather(1, at[..., None].expand(-1, -1, self.embeds.shape[-1]))
         row, place, known = _located(index, self.embeds.shape[1], self.batch.latents[0], self.batch.latents[2])
         tokens = tokens.index_put((row, place), vectors[known].to(tokens.dtype))
-        return self.thinker.forward(tokens, positions, attention_mask(query, keys).to(device), cache)
+        unread = self.batch.unread
+        is_start = before.shape[1] == 0 and bool((index[:, :unread] == torch.arange(unread)).all())
+        return self.thinker.forward(tokens, positions, attention_mask(query, keys).to(device), cache, unread if is_start else 0)
 
 
 def open_prefix(thinker: Thinker, batch: Batch, *, grad: bool) -> Feedback:

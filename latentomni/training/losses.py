@@ -130,7 +130,7 @@ class Objective(torch.nn.Module):
             vectors, feedback = phase.fill(self.thinker, batch, seed)
             if feedback is None:
                 states.clear()
-                hidden = self.thinker.forward(batch.embeds(self.thinker, vectors), batch.positions, batch.mask)
+                hidden = self.thinker.forward(batch.embeds(self.thinker, vectors), batch.positions, batch.mask, unread=batch.unread)
             else:
                 hidden = feedback.patched(vectors)
                 depth = len(self.thinker.text_model.layers)

@@ -1,13 +1,16 @@
 """What the page says about a model and an answer, and how the app is started."""
 
+import ast
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from app import copy, remarks
 from app.chinese import TEXTS
+from app.chinese_messages import MESSAGES
 from app.settings import Settings
 from latentomni.events import ClipRecord, Finished, Moments, Started
 from latentomni.trace import Trace
@@ -71,6 +74,27 @@ def test_every_text_of_the_page_has_its_chinese():
 
 
 def test_a_translated_pattern_uses_the_places_of_its_text():
-    for english, chinese in TEXTS.items():
+    for english, chinese in (TEXTS | MESSAGES).items():
         places = len(re.findall(r"\{\w*\}", english))
         assert set(re.findall(r"\{(\w*)\}", chinese)) == {str(n + 1) for n in range(places)}, english
+
+
+_REACHED = ("latentomni/media.py", "latentomni/processing.py", "latentomni/bundle.py", "latentomni/trace.py", "latentomni/replays.py",
+            "latentomni/runtime.py", "latentomni/variants.py", "latentomni/reruns.py", "visualizers/reel.py", "app/remarks.py")  # fmt: skip
+
+
+def test_what_the_library_says_to_a_visitor_has_its_chinese():
+    root = Path(__file__).parents[2]
+    said = {text for name in _REACHED for text in _sentences(ast.parse((root / name).read_text(encoding="utf-8")))}
+    assert len(said) > 60
+    assert sorted(said - {re.sub(r"\{\w*\}", "{}", english) for english in TEXTS | MESSAGES}) == []
+
+
+def _sentences(module):
+    """What is raised or appended to a list of notices, with {} for each value."""
+    for call in (node for node in ast.walk(module) if isinstance(node, ast.Call) and node.args):
+        name = ast.unparse(call.func)
+        if name.endswith(("MediaError", "RequestError", "TraceError", "notices.append", "said.append")):
+            parts = getattr(call.args[0], "values", [call.args[0]])
+            if all(isinstance(part, ast.Constant | ast.FormattedValue) for part in parts):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in parts)

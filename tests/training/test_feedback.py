@@ -98,10 +98,13 @@ def test_a_shared_prefix_changes_neither_hidden_states_nor_gradients(thinker, fe
     weight = thinker.text_model.layers[0].self_attn.k_proj.weight.requires_grad_(True)
     real = (batch.layout.kind != Kind.PAD)[..., None]
     once = thinker.forward(batch.embeds(thinker, vectors), batch.positions, batch.mask) * real
+    lean = thinker.forward(batch.embeds(thinker, vectors), batch.positions, batch.mask, unread=batch.unread) * real
     cut = open_prefix(thinker, batch, grad=True).patched(vectors)
-    torch.testing.assert_close(cut, once, rtol=0, atol=1e-9)
-    gradients = [torch.autograd.grad(hidden.pow(3).sum(), weight)[0] for hidden in (once, cut)]
-    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
+    assert 0 < batch.unread < batch.ids.shape[1]
+    whole, *others = [torch.autograd.grad(hidden[:, batch.unread :].pow(3).sum(), weight)[0] for hidden in (once, lean, cut)]
+    for hidden, gradient in zip((lean, cut), others, strict=True):
+        torch.testing.assert_close(hidden, once, rtol=0, atol=1e-9)
+        torch.testing.assert_close(gradient, whole, rtol=1e-9, atol=1e-9)
 
 
 def test_gradient_runs_back_through_every_step_of_a_rollout_if_asked(thinker, features):
