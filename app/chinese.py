@@ -1,5 +1,5 @@
-"""The page's texts in Chinese, by their English: those of `copy.py`, and what the inspector and the other views say; what the library
-says is in `chinese_messages.py`.
+"""The page's texts in Chinese, by their English: those of `copy.py` and `components.js`. What the views say is in `chinese_views.py`,
+what the library says in `chinese_messages.py`.
 
 A text with {places} is a pattern; {1}, {2} are what stood in its places.
 """
@@ -68,6 +68,7 @@ TEXTS = {
     "The new answer's latents": "新回答的隐变量",
     "Every latent and every moment of the clip, placed so that what is similar lies close together. The lines follow the latents in their order.":
         "每个隐变量和视频的每个时刻，相似的彼此靠近。线按顺序连接隐变量。",
+    "Shown on the map": "图中显示",
     "PCA": "PCA",
     "UMAP": "UMAP",
     "How much attention each step gives to the clip directly, and how much to latents. The answer is decoded again for this.":
@@ -194,25 +195,4 @@ TEXTS = {
     "Copy the link": "复制链接",
     "Forget": "忘记",
     "The link is copied.": "链接已复制。",
-    # what the inspector says
-    "On the clip’s clock": "视频时间轴",
-    "frames": "画面",
-    "sound": "声音",
-    "stated time": "所述时间",
-    "most similar": "最相似",
-    "sync": "同步",
-    "visual latent": "视觉隐变量",
-    "audio latent": "听觉隐变量",
-    "stated window": "所述窗口",
-    "no evidence": "没有证据",
-    "no evidence (p > 0.05)": "没有证据（p > 0.05）",
-    "Chosen latent": "选中的隐变量",
-    "Latent block {n}": "隐变量块 {1}",
-    "Most similar to {span}": "最相似于 {1}",
-    "Before": "之前",
-    "The answer changed.": "答案改变了。",
-    "On one clock": "同一时间轴",
-    "Latents and moments in one plane": "隐变量与时刻同在一个平面",
-    "Attention, step by step": "逐步注意力",
-    "Where on the clip": "在视频的何处",
 }  # fmt: skip

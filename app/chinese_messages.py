@@ -55,12 +55,15 @@ MESSAGES = {
         "加载“{1}”时内存不足；`python -m latentomni plan --model {2}` 会说明所需内存，加上 --quantization nf4 则说明量化后的所需内存。",
     "The checkpoint '{}' cannot be loaded ({}); train or download it again.": "无法加载检查点“{1}”（{2}）；请重新训练或下载。",
     "The run ended before it began, so there is nothing to record; ask again.": "运行还没开始就结束了，没有可记录的内容；请重新提问。",
-    "This answer has {} latent blocks, counted from 0, and none is number {}; choose another.": "这个回答有 {1} 个隐变量块（从 0 数起），没有第 {2} 块；请另选。",
+    "This answer has {} latent blocks, counted from 0, and none is number {}; choose another.":
+        "这个回答有 {1} 个隐变量块（从 0 数起），没有第 {2} 块；请另选。",
     "Block {} has {} latents, counted from 0, and none is number {}; choose another.": "第 {1} 块有 {2} 个隐变量（从 0 数起），没有第 {3} 个；请另选。",
-    "This model never learned latents: a block was opened for it, and what the latents hold means nothing.": "这个模型从未学过隐变量：块是强行打开的，其中的内容没有意义。",
+    "This model never learned latents: a block was opened for it, and what the latents hold means nothing.":
+        "这个模型从未学过隐变量：块是强行打开的，其中的内容没有意义。",
     "This run used {} {}, and the model was trained with {}.": "这次运行使用 {1} {2}，而模型训练时用的是 {3}。",
     "There is no null for blocks of this shape, so matches are ranks only.": "没有这种形状的块的零分布，因此匹配只有名次。",
-    "The conversation was begun with other latent settings, so this question was asked behind the clip alone.": "对话开始时的隐变量设置不同，因此这个问题只接在视频之后提出。",
+    "The conversation was begun with other latent settings, so this question was asked behind the clip alone.":
+        "对话开始时的隐变量设置不同，因此这个问题只接在视频之后提出。",
     "The answer was cut at the token limit.": "回答在词元上限处被截断。",
     "The answer was stopped.": "回答已被停止。",
     # a trace (latentomni/bundle.py, trace.py, replays.py)
@@ -73,23 +76,27 @@ MESSAGES = {
     "A trace has no member named {}; this file was not written by LatentOmni.": "记录中没有名为 {1} 的成员；这个文件不是 LatentOmni 写的。",
     "This file has no {}, so it is no trace; choose a file that `--trace` wrote.": "这个文件没有 {1}，所以不是记录；请选择由 `--trace` 写出的文件。",
     "{} cannot be read ({}); export the trace again.": "{1} 无法读取（{2}）；请重新导出记录。",
-    "This file has schema {}, and this version reads {}; open it with the version that wrote it.": "这个文件的格式版本是 {1}，当前版本读取 {2}；请用写它的版本打开。",
+    "This file has schema {}, and this version reads {}; open it with the version that wrote it.":
+        "这个文件的格式版本是 {1}，当前版本读取 {2}；请用写它的版本打开。",
     "{} must be mono with 16 bits; export the trace again.": "{1} 必须是 16 位单声道；请重新导出记录。",
     "{} is missing from this trace file ({}); export the trace again.": "这个记录文件缺少 {1}（{2}）；请重新导出。",
     "{} lacks {}, has {} too much; export the trace again.": "{1} 缺少 {2}，多出 {3}；请重新导出记录。",
     "{} is not valid: {}.": "{1} 无效：{2}。",
     "{} should be {}, got {}; export the trace again.": "{1} 应为 {2}，而收到的是 {3}；请重新导出记录。",
     "This trace does not fit together: {}; export the trace again.": "这个记录自相矛盾：{1}；请重新导出。",
-    "This trace is about {} (sha256 {}...), got {} (sha256 {}...); give the clip it is about.": "这个记录是关于 {1}（sha256 {2}...）的，而收到的是 {3}（sha256 {4}...）；请给出它所关于的视频。",
+    "This trace is about {} (sha256 {}...), got {} (sha256 {}...); give the clip it is about.":
+        "这个记录是关于 {1}（sha256 {2}...）的，而收到的是 {3}（sha256 {4}...）；请给出它所关于的视频。",
     "This question was asked in a conversation; it was asked again behind the clip alone.": "这个问题是在对话中提出的；重新提问时只接在视频之后。",
     'The trace says "{}", but asked again the model says "{}", which is what was changed.': "记录中的回答是“{1}”，但重新提问时模型回答“{2}”，改变的是后者。",
     # a change (latentomni/arms.py, variants.py, reruns.py, attention.py)
     "There is no {}; of {} latents the first {} are visual, the others audio.": "没有{1}；{2} 个隐变量中前 {3} 个是视觉的，其余是听觉的。",
-    "The arm {} takes latents about other clips, and there is no bank of them that fits; choose zero or shuffled.": "{1} 需要其他视频的隐变量，而没有合适的隐变量库；请选择 zero 或 shuffled。",
+    "The arm {} takes latents about other clips, and there is no bank of them that fits; choose zero or shuffled.":
+        "{1} 需要其他视频的隐变量，而没有合适的隐变量库；请选择 zero 或 shuffled。",
     "There is no room in this clip ({} s) for another window as long as {} that the answer does not state; choose another arm.":
         "这段视频（{1} 秒）里放不下另一个与 {2} 等长且回答没有提到的窗口；请另选一种改变。",
     "There is no matched control: the whole sound was moved, so nothing is left to compare with.": "没有对照：整个声音都移动了，没有可比较的部分。",
-    "There is no matched control: the clip has no room for another window of this length that the answer does not state.": "没有对照：视频里放不下另一个等长且回答没有提到的窗口。",
+    "There is no matched control: the clip has no room for another window of this length that the answer does not state.":
+        "没有对照：视频里放不下另一个等长且回答没有提到的窗口。",
     "There is no matched control: nothing else of the answer is as many tokens.": "没有对照：回答中没有其他同样多词元的部分。",
     "The same was done elsewhere: {}": "在别处做了同样的改变：{1}",
     "This clip has no sound, so {} changes nothing; choose black_out.": "这段视频没有声音，{1} 不会改变任何东西；请选择 black_out。",

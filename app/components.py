@@ -8,6 +8,7 @@ import gradio as gr
 
 from app.chinese import TEXTS
 from app.chinese_messages import MESSAGES
+from app.chinese_views import VIEWS
 from visualizers.page import component_css, component_js
 
 __all__ = [
@@ -19,7 +20,7 @@ __all__ = [
 def page_head() -> str:
     """What these components need in the page's head: the inspector, then our own drawing; all of it inline."""
     own, language = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("components.js", "language.js"))
-    texts = json.dumps(TEXTS | MESSAGES, ensure_ascii=False).replace("<", "\\u003c")
+    texts = json.dumps(TEXTS | VIEWS | MESSAGES, ensure_ascii=False).replace("<", "\\u003c")
     scripts = (component_js(), own, f"{language}\nLatentOmniLanguage({texts});")
     return f"<style>{component_css()}</style>" + "".join(f"<script>{script}</script>" for script in scripts)
 

@@ -66,6 +66,7 @@ LABELS = {
     "shift": "Shift of the sound, s",
     "after": "The new answer's latents",
     "map_intro": "Every latent and every moment of the clip, placed so that what is similar lies close together. The lines follow the latents in their order.",
+    "map_of": "Shown on the map",
     "pca": "PCA",
     "umap": "UMAP",
     "attention_intro": "How much attention each step gives to the clip directly, and how much to latents. The answer is decoded again for this.",

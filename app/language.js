@@ -16,6 +16,7 @@ window.LatentOmniLanguage = (texts) => {
 
   function say(text) {
     const trimmed = text.trim();
+    if (trimmed.includes("\n")) return text.split("\n").map(say).join("\n");
     if (plain.has(trimmed)) return text.replace(trimmed, () => plain.get(trimmed));
     for (const [pattern, other] of patterns) {
       const found = trimmed.match(pattern);

@@ -27,7 +27,8 @@ def build_tab() -> dict[str, gr.Component]:
     gr.HTML(f'<p class="lo-quiet">{copy.LABELS["map_intro"]}</p>', apply_default_css=False)
     with gr.Row(elem_classes="lo-tools"):
         runs = [(copy.CHOICES["map_of"][name], name) for name in ("shown", "all")]
-        parts["map_of"] = gr.Radio(runs, value="shown", show_label=False, container=False, elem_id="map-of", scale=3, min_width=260)
+        label = copy.LABELS["map_of"]
+        parts["map_of"] = gr.Radio(runs, value="shown", label=label, show_label=False, container=False, elem_id="map-of", scale=3, min_width=260)
         parts["pca"] = gr.Button(copy.LABELS["pca"], size="sm", elem_id="pca", min_width=70)
         parts["umap"] = gr.Button(copy.LABELS["umap"], size="sm", elem_id="umap", min_width=70)
     parts["map_status"] = Status(said("map", "quiet"), elem_id="map-status")

@@ -96,8 +96,8 @@ def _explained(page: Any) -> Iterator[None]:
     try:
         yield
     except WaitError as error:
-        shown = page.evaluate("({status: document.querySelector('#status')?.innerText, question: document.querySelector('#question textarea')?.value, ...probe, tasks: probe.tasks.length})")
-        raise RequestError(f"The page did not come to what was waited for within {_WAIT_MS / 1000:.0f} s: {str(error).splitlines()[0]} It showed {shown}.") from error
+        waited, shown = str(error).splitlines()[0], page.evaluate("({status: document.querySelector('#status')?.innerText, ...probe, tasks: null})")
+        raise RequestError(f"The page did not come to what was waited for within {_WAIT_MS / 1000:.0f} s ({waited}); it showed {shown}.") from error
 
 
 def first_latents(streamed: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -10,12 +10,21 @@ from app.gallery import gallery
 from app.settings import Settings
 from app.shared import runtime
 from app.ui import build, launch
+from latentomni.trace import Trace
 
 pytestmark = pytest.mark.timeout(240)  # whole visits; every single wait has LIMIT_MS
 CELL = "#inspector .li-cell:not(.is-pending)"
 MOMENT = re.compile(r"Most similar to (\d+\.\d)–")
 LEFT = re.compile("AbortError: signal is aborted|Unexpected error Connection errored out")  # gradio, when a page is left or reloaded
 LIMIT_MS = 60_000
+ENGLISH = """() => {
+    const texts = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), isSeen = (node) => node?.checkVisibility();
+    for (let node; (node = walker.nextNode()); )
+        if (isSeen(node.parentElement) && !node.parentElement.closest("script, style, .li-text")) texts.push(node.data);
+    for (const name of ["aria-label", "title", "placeholder"])
+        document.querySelectorAll(`[${name}]`).forEach((node) => isSeen(node) && !node.closest(".li-text") && texts.push(node.getAttribute(name)));
+    return texts.filter((text) => /[a-z]{2}/i.test(text) && !/[\u4e00-\u9fff]/.test(text));
+}"""
 TABS = ("Latents", "Does it matter?", "Map", "Attention", "Compare", "Runs")
 
 
@@ -246,6 +255,28 @@ def test_the_page_speaks_chinese_and_the_guide_stays_away(open_page):
     assert page.locator(".lo-guide").is_hidden()
     page.locator("#language").click()
     page.get_by_role("button", name="Ask", exact=True).wait_for()
+
+
+def test_in_chinese_only_names_and_what_people_and_models_wrote_stay_english(open_page):
+    page = open_page()
+    page.locator("#language").click()
+    open_example(page)
+    page.locator(CELL).first.click()
+    page.locator("#settings > button").click()
+    found = set(page.evaluate(ENGLISH))
+    for tab in range(1, len(TABS)):
+        page.locator("#tabs [role=tab]").nth(tab).click()
+        if tab == 1:
+            watch_status(page)
+            page.locator("#tab-matter .lo-arm").first.click()
+            finished(page)
+            page.locator("#tab-matter .li-card").first.wait_for()
+        page.wait_for_timeout(400)
+        found |= set(page.evaluate(ENGLISH))
+    recorded = [Trace.load(example.trace) for example in gallery()]
+    texts = [*(text for trace in recorded for text in (trace.question, trace.text)), *(text for example in gallery() for text in example.questions)]
+    known = {word for text in texts for word in re.findall("[a-z]+", text.lower())} | {"latentomni", "nano", "pca", "umap", "english", "colour", "mp"}
+    assert {text for text in found if set(re.findall("[a-z]{2,}", text.lower())) - known} == set()
 
 
 def test_a_self_test_says_what_was_right(open_page):

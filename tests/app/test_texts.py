@@ -11,6 +11,7 @@ import pytest
 from app import copy, remarks
 from app.chinese import TEXTS
 from app.chinese_messages import MESSAGES
+from app.chinese_views import VIEWS
 from app.settings import Settings
 from latentomni.events import ClipRecord, Finished, Moments, Started
 from latentomni.trace import Trace
@@ -74,7 +75,7 @@ def test_every_text_of_the_page_has_its_chinese():
 
 
 def test_a_translated_pattern_uses_the_places_of_its_text():
-    for english, chinese in (TEXTS | MESSAGES).items():
+    for english, chinese in (TEXTS | VIEWS | MESSAGES).items():
         places = len(re.findall(r"\{\w*\}", english))
         assert set(re.findall(r"\{(\w*)\}", chinese)) == {str(n + 1) for n in range(places)}, english
 
