@@ -128,6 +128,8 @@ MESSAGES = {
     "max_pixels must be {} to {}, got {}": "max_pixels 必须是 {1} 到 {2}，而收到的是 {3}",
     "a cut starts at 0 s or later, got {}": "剪辑从 0 秒或更晚开始，而收到的是 {1}",
     # facts about an answer (app/copy.py, app/remarks.py)
+    "{}. The answer was cut at the token limit.": "{1}。回答在词元上限处被截断。",
+    "{}. The answer was stopped.": "{1}。回答已被停止。",
     "{}. True answer: {}": "{1}。正确答案：{2}",
     "{}, with latents, {}": "{1}，使用隐变量，{2}",
     "{}, thinking in words, {}": "{1}，用文字思考，{2}",

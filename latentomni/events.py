@@ -11,8 +11,12 @@ import numpy as np
 
 from latentomni.clock import Window
 
-__all__ = ["ClipRecord", "Event", "Finished", "LatentClosed", "LatentOpened", "LatentStep", "Match", "Moments",
+__all__ = ["ENDINGS", "ClipRecord", "Event", "Finished", "LatentClosed", "LatentOpened", "LatentStep", "Match", "Moments",
            "Started", "TextDelta"]  # fmt: skip
+
+
+# by reason, what is said of a run that did not end by itself
+ENDINGS = {"length": "The answer was cut at the token limit.", "cancelled": "The answer was stopped."}
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +150,7 @@ class LatentClosed:
 
 @dataclass(frozen=True)
 class Finished:
-    """The run ends. `reason`: "stop", "length" (token limit) or "cancelled". Times in seconds. kv_tokens: whose keys and values
+    """The run ends. `reason`: "stop", or a key of ENDINGS. Times in seconds. kv_tokens: whose keys and values
     are held at the end. memory_bytes: most that the device's memory held for this process so far."""
 
     reason: str

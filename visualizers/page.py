@@ -101,14 +101,8 @@ def _json(value: Any) -> str:
 
 
 def _notices(trace: Trace) -> str:
-    notices = (*trace.clip.notices, *trace.notices)
-    if trace.reason not in ("stop", "running"):
-        notices += (
-            {"length": "The answer was cut at the token limit.", "cancelled": "The run was stopped."}.get(
-                trace.reason, trace.reason
-            ),
-        )
-    items = "".join(f"<li>{escape(notice)}</li>" for notice in dict.fromkeys(notices))
+    notices = dict.fromkeys((*trace.clip.notices, *trace.notices))
+    items = "".join(f"<li>{escape(notice)}</li>" for notice in notices)
     return f'<ul class="page-notices">{items}</ul>\n' if items else ""
 
 
