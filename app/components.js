@@ -288,8 +288,9 @@
   window.LatentOmniApp = {
     mount(name, element, props, watch, select) {
       const redraw = draw[name](element.firstElementChild, select);
-      watch("value", () => redraw(props.value));
-      redraw(props.value);
+      const value = () => (typeof props.value === "string" && props.value ? JSON.parse(props.value) : props.value); // text: components.py
+      watch("value", () => redraw(value()));
+      redraw(value());
     },
   };
 })();

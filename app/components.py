@@ -42,6 +42,10 @@ class _Drawn(gr.HTML):
 class Inspector(_Drawn):
     """The answer, its latents and the clip's clock; value: `visualizers.view.view(trace, media=False)`, or None."""
 
+    def postprocess(self, value: Any) -> str | None:
+        """As text: gradio's page copies every object it is given, deeply and more than once, while an answer streams."""
+        return None if value is None else json.dumps(value, allow_nan=False)
+
 
 class Player(_Drawn):
     """The clip; value: of `clips.player_of_file` or `player_of_trace`. Keeps the pictures and the sound curve for the inspector."""
