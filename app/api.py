@@ -9,9 +9,11 @@ from typing import Any
 import gradio as gr
 from gradio import FileData
 
+from app import copy
 from app.page import failed
 from app.shared import runs, runtime
 from latentomni.config import ReadingSpec, SamplingSpec
+from latentomni.errors import RequestError
 from latentomni.trace import Trace
 
 __all__ = ["ask_video", "decode_latent", "get_trace", "has_mcp", "intervene", "publish"]
@@ -117,6 +119,8 @@ def intervene(
     from latentomni.reruns import Change, rerun
 
     trace, clip = Trace.load(runs.find(run)), runs.clip(run)
+    if clip is None:
+        raise RequestError(copy.ERRORS["no_clip_in_trace"])
     window = Window(float(start_s), float(end_s)) if end_s > start_s else None
     change = Change(arm, block=None if block < 0 else int(block), latent=None if latent < 0 else int(latent), modality=modality, window=window)
     read = runtime.read(clip, lambda: False, ReadingSpec.from_dict(trace.reading or {}))

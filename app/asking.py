@@ -142,7 +142,7 @@ def _player(session: Session, trace: Trace) -> dict[str, Any]:
 
 
 def _ended(session: Session, trace: Trace, is_kept: bool) -> AnswerPage:
-    run, path = runs.keep(trace, Path(session.clip).stem)
+    run, path = runs.keep(trace, Path(session.clip).stem, session.clip)
     turn = Turn(trace.question, trace.answer, path, is_kept, run=run)
     session = replace(session, turns=(*session.turns, turn), has_answer=True)
     status = said("done", seconds=f"{trace.elapsed_s:.1f}") if is_kept else said("stopped")

@@ -79,8 +79,8 @@ TEXTS = {
     "Answer in all three ways": "用三种方式回答",
     "First run": "第一次运行",
     "Second run": "第二次运行",
-    "Your browser remembers these answers. They stay on this server for a week, and whoever has the link of a run can open it.":
-        "您的浏览器记住这些回答。它们在服务器上保留一周，持有链接的人都可以打开。",
+    "Your browser remembers these answers. They and their clips stay on this server for a week, and whoever has the link of a run can open it.":
+        "您的浏览器记住这些回答。它们连同视频在服务器上保留一周，持有链接的人都可以打开。",
     "Direct": "直接",
     "in the clip's seconds": "按视频的秒",
     "in the window's seconds": "按窗口的秒",

@@ -77,7 +77,7 @@ LABELS = {
     "first_run": "First run",
     "second_run": "Second run",
     "pair": "Compare",
-    "runs_intro": "Your browser remembers these answers. They stay on this server for a week, and whoever has the link of a run can open it.",
+    "runs_intro": "Your browser remembers these answers. They and their clips stay on this server for a week, and whoever has the link of a run can open it.",
 }  # fmt: skip
 
 GUIDE = (

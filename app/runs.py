@@ -1,5 +1,6 @@
 """Runs that can be opened again: each has a folder beside the uploads, under a name that nobody can guess."""
 
+import os
 import re
 import secrets
 import shutil
@@ -21,23 +22,28 @@ _ID = re.compile(r"[A-Za-z0-9_-]{22}")
 
 
 class Runs:
-    """Folders of traces, with the report and the reel made of each. Whoever knows an id may open the run; it is deleted after
-    a week."""
+    """Folders of traces, each with its clip and the report and reel made of it. Whoever knows an id may open the run; it is
+    deleted after a week."""
 
     @property
     def folder(self) -> Path:
         return Path(get_upload_folder()) / "latentomni-runs"
 
     def keep(self, trace: Trace, name: str, clip: str | None = None) -> tuple[str, str]:
-        """Save a run under a new id, with a copy of its clip where one is given; returns the id and the file. What is too old is
-        deleted first."""
+        """Save a run under a new id, with its clip where one is given (answers about one clip share its bytes); returns the id
+        and the file. What is too old is deleted first."""
         self.sweep()
         run = secrets.token_urlsafe(16)
         path = self.folder / run / f"{name}.trace.zip"
         path.parent.mkdir(parents=True)
         trace.save(path)
         if clip:
-            shutil.copy(clip, path.with_name(f"clip{Path(clip).suffix}"))
+            kept = path.parent / "clip" / Path(clip).name
+            kept.parent.mkdir()
+            try:
+                os.link(clip, kept)
+            except OSError:  # on another file system
+                shutil.copy(clip, kept)
         return run, str(path)
 
     def find(self, run: str) -> str:
@@ -47,12 +53,9 @@ class Runs:
             raise RequestError(copy.ERRORS["no_run"])
         return str(found[0])
 
-    def clip(self, run: str) -> str:
-        """The clip that was kept with a run. RequestError where there is none."""
-        found = sorted(Path(self.find(run)).parent.glob("clip.*"))
-        if not found:
-            raise RequestError(copy.ERRORS["no_clip_in_trace"])
-        return str(found[0])
+    def clip(self, run: str) -> str | None:
+        """The clip that was kept with a run. RequestError where there is no such run."""
+        return next(map(str, Path(self.find(run)).parent.glob("clip/*")), None)
 
     def example(self, run: str) -> Example | None:
         """The recorded example of this name, which opens by link as runs do."""

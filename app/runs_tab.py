@@ -70,6 +70,6 @@ def open_link(session: Session, request: gr.Request) -> Page:
 
 def _opened(session: Session, run: str, request: gr.Request) -> Page:
     example = runs.example(run)
-    path, clip = (example.trace, example.clip) if example else (runs.find(run), None)
+    path, clip = (example.trace, example.clip) if example else (runs.find(run), runs.clip(run))
     page = open_trace(session, path, request.session_hash, run, clip)
     return page._replace(status=said("opened"), tabs=gr.Tabs(selected="latents"))

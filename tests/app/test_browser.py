@@ -10,6 +10,9 @@ from app.gallery import gallery
 from app.settings import Settings
 from app.shared import runtime
 from app.ui import build, launch
+from latentomni.avworld.questions import draw_questions
+from latentomni.avworld.writing import write_clip
+from latentomni.media import probe
 from latentomni.trace import Trace
 
 pytestmark = pytest.mark.timeout(240)  # whole visits; every single wait has LIMIT_MS
@@ -204,6 +207,50 @@ def test_the_map_and_the_attention_are_drawn(open_page):
     page.locator("#attend").click()
     finished(page)
     assert "by way of latents" in page.locator("#attention").inner_text()
+
+
+def test_umap_is_drawn_while_everything_else_goes_on(open_page):
+    page = open_page()
+    open_example(page)
+    open_tab(page, "Map")
+    page.locator("#map .lv-map, #map svg").first.wait_for()
+    page.locator("#umap").click()
+    page.locator("#map-status .lo-status[data-kind=busy]").wait_for()
+    open_tab(page, "Latents")
+    page.locator("#map-status").evaluate("node => (window.line = node.querySelector('.lo-status'))")
+    ask(page, "Where is the object when the chirp plays?")
+    open_tab(page, "Map")
+    page.wait_for_function("line.textContent.includes('UMAP is done')", timeout=150_000)
+    assert "UMAP: neighbours stay neighbours" in page.locator("#map").inner_text()
+
+
+def test_the_reel_of_an_answer_is_cut_and_downloaded(open_page, tmp_path):
+    page = open_page()
+    open_example(page)
+    page.locator("#make-reel").click()
+    page.locator("#download-reel").wait_for()
+    with page.expect_download() as download:
+        page.locator("#download-reel").click()
+    file = tmp_path / "reel.mp4"
+    download.value.save_as(file)
+    reel = probe(file)
+    assert reel.video_codec == "h264" and reel.audio_codec and reel.duration_s > 1
+
+
+def test_a_clip_that_a_visitor_brought_comes_back_with_its_answer(open_page, tmp_path):
+    world, question = draw_questions("test", 1, seed=3)[0]
+    write_clip(world, tmp_path / "mine.mp4")
+    page = open_page()
+    page.locator("#file input[type=file]").set_input_files(tmp_path / "mine.mp4")
+    page.locator("#status", has_text="mine.mp4 is ready").wait_for()
+    ask(page, question.text)
+    page.wait_for_function("localStorage.getItem('latentomni-runs')?.length > 150")
+    open_tab(page, "Runs")
+    run = page.locator(".lo-run").first.get_attribute("data-run")
+    later = open_page(query=f"?run={run}")
+    later.wait_for_function("document.querySelector('video#clip-player')?.videoWidth > 0")
+    assert "mine.mp4" in later.locator(".lo-facts").inner_text()
+    ask(later, question.text)
 
 
 def test_a_trace_is_downloaded_and_opened_again(open_page, tmp_path):
