@@ -10,8 +10,10 @@ import gradio as gr
 from gradio import FileData
 
 from app import copy
+from app.library import library
 from app.page import failed
 from app.shared import runs, runtime
+from latentomni.clock import Window
 from latentomni.config import ReadingSpec, SamplingSpec
 from latentomni.errors import RequestError
 from latentomni.trace import Trace
@@ -115,16 +117,13 @@ def intervene(
         The answer before and after, whether it flipped, probabilities, the change of the margin, and the matched control; `run` is
         the id of the new answer.
     """
-    from latentomni.clock import Window
-    from latentomni.reruns import Change, rerun
-
     trace, clip = Trace.load(runs.find(run)), runs.clip(run)
     if clip is None:
         raise RequestError(copy.ERRORS["no_clip_in_trace"])
     window = Window(float(start_s), float(end_s)) if end_s > start_s else None
-    change = Change(arm, block=None if block < 0 else int(block), latent=None if latent < 0 else int(latent), modality=modality, window=window)
+    change = library().Change(arm, block=None if block < 0 else int(block), latent=None if latent < 0 else int(latent), modality=modality, window=window)
     read = runtime.read(clip, lambda: False, ReadingSpec.from_dict(trace.reading or {}))
-    outcome = rerun(runtime.get(), read, trace, change)
+    outcome = library().rerun(runtime.get(), read, trace, change)
     after, _ = runs.keep(outcome.after, Path(clip).stem, clip=clip)
     control = outcome.control
     return {

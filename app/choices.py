@@ -8,6 +8,7 @@ import gradio as gr
 from app.clips import LIMITS
 from app.components import Plan
 from app.copy import CHOICES, LABELS
+from app.library import library
 from app.page import failed, said
 from app.session import Session
 from app.shared import runtime
@@ -132,11 +133,9 @@ def plan(session: Session, *values: Any) -> dict[str, Any] | None:
     if not session.clip:
         return None
     try:
-        from latentomni.plan import plan_run
-
         chosen = Choices(*values)
         sampling = chosen.sampling()
-        found = plan_run(
+        found = library().plan_run(
             runtime.get(), probe(session.clip, LIMITS), chosen.reading(), chosen.latent(), chosen.mode, sampling.max_new_tokens,
             max_blocks=sampling.max_blocks, question=session.asked,
         )  # fmt: skip

@@ -4,7 +4,7 @@ __all__ = ["CHOICES", "ERRORS", "GUIDE", "LABELS", "STATUS", "about", "arms", "c
 
 from typing import Any
 
-from latentomni.events import ENDINGS
+from latentomni.events import Finished
 from latentomni.trace import Trace
 
 LABELS = {
@@ -198,5 +198,5 @@ def caption(trace: Trace, true_answer: str = "") -> str:
     if trace.reason != "running":
         facts += [f"{trace.tokens} token{'s' * (trace.tokens != 1)}", f"{trace.elapsed_s:.1f} s"]
         facts += [] if trace.tokens_per_s is None else [f"{trace.tokens_per_s:.0f} tokens/s"]
-    ending = f". {ENDINGS[trace.reason]}" if trace.reason in ENDINGS else ""
+    ending = f". {Finished.ENDINGS[trace.reason]}" if trace.reason in Finished.ENDINGS else ""
     return ", ".join(facts) + ending + (f". True answer: {true_answer}" if true_answer else "")

@@ -9,6 +9,7 @@ import gradio as gr
 from app import copy
 from app.components import Arms, Inspector, WhatIf
 from app.lanes import AT_ONCE, MODEL, announce, in_turn
+from app.library import library
 from app.page import idle, said
 from app.session import Session
 from app.shared import runtime
@@ -102,8 +103,6 @@ def begin(session: Session, event: gr.EventData, request: gr.Request) -> tuple:
 @in_turn(MatterPage)
 def answer_again(session: Session, visitor: str, cancelled: Callable[[], bool], *wanted: Any) -> Iterator[MatterPage]:
     """Change the shown answer as the tab says, and show both answers."""
-    from latentomni.reruns import rerun
-
     turn = session.turns[session.shown]
     trace = Trace.load(turn.trace)
     change = _change(*wanted)
@@ -113,7 +112,7 @@ def answer_again(session: Session, visitor: str, cancelled: Callable[[], bool], 
     yield MatterPage(status=said("reading", "busy", name=trace.clip.name))
     clip = runtime.read(session.clip, cancelled, ReadingSpec.from_dict(trace.reading or {}))
     yield MatterPage(status=said("again", "busy"))
-    outcome = rerun(model, clip, trace, change, cancelled=cancelled)
+    outcome = library().rerun(model, clip, trace, change, cancelled=cancelled)
     page = MatterPage(
         status=said("flipped" if outcome.flipped else "unflipped"), result=whatif_view(outcome), of=turn.trace,
         after=view(outcome.after, media=False), after_box=gr.update(visible=True),
@@ -123,19 +122,18 @@ def answer_again(session: Session, visitor: str, cancelled: Callable[[], bool], 
 
 def _change(wanted: dict[str, Any], target: str, block: int, modality: str, start_s: float, end_s: float, shift_s: float):
     """The change that arm and controls name. RequestError where they do not fit together."""
-    from latentomni.reruns import Change
-
+    change = library().Change
     arm, chosen = str(wanted.get("arm", "")), wanted.get("chosen") or {}
     if arm in _INPUT_ARMS:
         if arm != "shift_sound" and not (start_s or 0) < (end_s or 0):
             raise RequestError(copy.ERRORS["no_window"])
         window = None if arm == "shift_sound" else Window(float(start_s or 0), float(end_s))
-        return Change(arm, window=window, shift_s=float(shift_s or 0))
+        return change(arm, window=window, shift_s=float(shift_s or 0))
     latent = None
     if target == "latent":
         if not chosen:
             raise RequestError(copy.ERRORS["no_latent"])
         block, latent = int(chosen["block"]), int(chosen["slot"])
-    return Change(
+    return change(
         arm, block=None if target == "all" else int(block), latent=latent, modality="" if modality == "both" else modality
     )

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from latentomni.events import ENDINGS
+from latentomni.events import Finished
 from latentomni.trace import Trace
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ _NANO_FOREIGN = "nano knows AV World only (24 coloured shapes, 6 sounds). If thi
 
 def notices(trace: Trace, is_foreign: bool) -> list[str]:
     """What a reader of this answer must know; how it ended stands in its caption. is_foreign: the clip was brought by a visitor."""
-    said = [notice for notice in (*trace.clip.notices, *trace.notices) if notice not in ENDINGS.values()]
+    said = [notice for notice in (*trace.clip.notices, *trace.notices) if notice not in Finished.ENDINGS.values()]
     if trace.weights == "random":
         said.append("This checkpoint has random weights; it was never trained, and its answers are noise.")
     elif trace.model == "nano" and is_foreign:

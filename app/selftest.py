@@ -11,6 +11,7 @@ from app import asking, remarks
 from app.choices import Choices
 from app.clips import player_of_file
 from app.lanes import in_turn, take_ticket
+from app.library import library
 from app.page import AnswerPage, Page, failed, idle, running, said
 from app.session import Session, new_folder
 from app.showing import conversation, showing
@@ -23,15 +24,12 @@ def draw(session: Session, request: gr.Request) -> Iterator[Page]:
     """Draw a clip as a file that plays, and show it with its question."""
     yield Page(status=said("drawing", "busy"))
     try:
-        from latentomni.avworld.selftest import draw_trial
-        from latentomni.avworld.writing import write_clip
-
         asking.abandon(request.session_hash)
         seed = secrets.randbelow(2**31)
-        trial = draw_trial(seed)
+        trial = library().draw_trial(seed)
         folder = session.folder or new_folder()
         path = str(Path(folder) / f"self-test-{seed}.mp4")
-        write_clip(trial.world, path)
+        library().write_clip(trial.world, path)
         drawn = take_ticket(Session(path, False, folder, asked=trial.question.text, trial=seed), request.session_hash)
         drawn = replace(drawn, shown=0)
         page = Page(drawn, intake=gr.update(visible=False), stage=gr.update(visible=True), player=player_of_file(path), suggestions=[])
@@ -44,15 +42,13 @@ def draw(session: Session, request: gr.Request) -> Iterator[Page]:
 @in_turn(AnswerPage)
 def take(session: Session, visitor: str, cancelled: Callable[[], bool]) -> Iterator[AnswerPage]:
     """Answer with latents and plain settings, then judge the answer."""
-    from latentomni.avworld.selftest import draw_trial, judge
-
     if session.trial is None:
         return
     for page in asking.streamed(session, visitor, cancelled, Choices()):
         yield page
     after = page.session
     (turn,) = after.turns
-    verdict = judge(Trace.load(turn.trace), draw_trial(session.trial))
+    verdict = library().judge(Trace.load(turn.trace), library().draw_trial(session.trial))
     findings = remarks.findings(verdict)
     after = replace(after, turns=(replace(turn, true_answer=str(verdict.true_answer), findings=findings),))
     yield idle(AnswerPage(status=said("tested"), **showing(after)), after)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from gradio.utils import get_upload_folder
 
+from app.library import library
 from latentomni.config import MediaLimits, ReadingSpec
 
 if TYPE_CHECKING:  # torch is imported with the model, not with the page
@@ -94,9 +95,7 @@ class LazyRuntime:
     def get(self) -> "Runtime":
         with self._lock:
             if self._runtime is None:
-                from latentomni.runtime import Runtime
-
-                self._runtime = Runtime.load(self.name, self.limits, self.quantization)
+                self._runtime = library().Runtime.load(self.name, self.limits, self.quantization)
             return self._runtime
 
     def read(self, path: str, cancelled: Callable[[], bool], reading: ReadingSpec) -> "Clip":

@@ -5,18 +5,14 @@ Dimensions: D latent width, N evidence moments, F thumbnails.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from latentomni.clock import Window
 
-__all__ = ["ENDINGS", "ClipRecord", "Event", "Finished", "LatentClosed", "LatentOpened", "LatentStep", "Match", "Moments",
+__all__ = ["ClipRecord", "Event", "Finished", "LatentClosed", "LatentOpened", "LatentStep", "Match", "Moments",
            "Started", "TextDelta"]  # fmt: skip
-
-
-# by reason, what is said of a run that did not end by itself
-ENDINGS = {"length": "The answer was cut at the token limit.", "cancelled": "The answer was stopped."}
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +146,10 @@ class LatentClosed:
 
 @dataclass(frozen=True)
 class Finished:
-    """The run ends. `reason`: "stop", or a key of ENDINGS. Times in seconds. kv_tokens: whose keys and values
+    """The run ends. `reason`: "stop", or a key of `ENDINGS`, which says it in a sentence. Times in seconds. kv_tokens: whose keys and values
     are held at the end. memory_bytes: most that the device's memory held for this process so far."""
+
+    ENDINGS: ClassVar[dict[str, str]] = {"length": "The answer was cut at the token limit.", "cancelled": "The answer was stopped."}
 
     reason: str
     answer: str

@@ -17,7 +17,7 @@ from latentomni.checkpoint_files import read_collapse
 from latentomni.clip_evidence import Evidence
 from latentomni.config import LatentSpec, MediaLimits, Mode, ReadingSpec, SamplingSpec
 from latentomni.errors import RequestError
-from latentomni.events import ENDINGS, ClipRecord, Event, Finished, Started
+from latentomni.events import ClipRecord, Event, Finished, Started
 from latentomni.evidence import DonorBank
 from latentomni.generation import generate, read_prefix
 from latentomni.media import Clip, read_clip
@@ -188,7 +188,7 @@ class Runtime:
                 notices.append("There is no null for blocks of this shape, so matches are ranks only.")
         if is_parted:
             notices.append("The conversation was begun with other latent settings, so this question was asked behind the clip alone.")
-        return (*notices, *([ENDINGS[finished.reason]] if finished.reason in ENDINGS else []))
+        return (*notices, *([Finished.ENDINGS[finished.reason]] if finished.reason in Finished.ENDINGS else []))
 
 
 def ask(clip: str | Path | Clip, question: str, model: "str | Runtime" = "nano", mode: Mode | str | None = None, *,

@@ -1,0 +1,25 @@
+"""The one door to what brings torch and transformers in: not with the page, and not from two threads at once."""
+
+import threading
+from types import SimpleNamespace
+
+__all__ = ["library"]
+
+_IMPORTING = threading.Lock()
+
+
+def library() -> SimpleNamespace:
+    """The library's functions that need torch, by name. The first caller imports them while others wait: the modules of
+    transformers import their parts when they are first used, which fails where two threads do it at once."""
+    with _IMPORTING:
+        from latentomni.attention import attention_record
+        from latentomni.avworld.selftest import draw_trial, judge
+        from latentomni.avworld.writing import write_clip
+        from latentomni.plan import plan_run
+        from latentomni.reruns import Change, replay, rerun
+        from latentomni.runtime import Runtime
+
+        return SimpleNamespace(
+            Change=Change, Runtime=Runtime, attention_record=attention_record, draw_trial=draw_trial, judge=judge, plan_run=plan_run,
+            replay=replay, rerun=rerun, write_clip=write_clip,
+        )  # fmt: skip
