@@ -104,7 +104,7 @@ def streamed(session: Session, visitor: str, cancelled: Callable[[], bool], choi
         before = model.conversation(clip, choices.latent())
     row = talks.copied(before)
     with closing(
-        model.stream(clip, session.asked, choices.mode, sampling, row, cancelled, choices.latent())
+        model.stream(clip, session.asked, choices.mode or None, sampling, row, cancelled, choices.latent())
     ) as events:
         for trace in folded(events):
             shown = view(trace, media=False)

@@ -1,6 +1,6 @@
 """The settings of an answer: their controls, what they mean to the model, and how the browser remembers them."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import gradio as gr
@@ -28,7 +28,8 @@ _SIDES_PX = (112, 224, 336, 448)
 
 @dataclass(frozen=True)
 class Choices:
-    """One value per control, in their order. 0 and "" leave a setting as the model was trained."""
+    """One value per control, in their order. 0 and "" leave a setting as the model was trained; the mode "" is a base model's
+    direct answer, and latents of any other."""
 
     mode: str = str(Mode.LATENT)
     temperature: float = _PLAIN.temperature
@@ -65,11 +66,17 @@ class Choices:
         return changes or None
 
 
+def usual() -> Choices:
+    """What the controls begin with. Of nano it is known that it reasons in latents; another model is asked in its own way."""
+    return Choices() if runtime.name == "nano" else Choices(mode="")
+
+
 def controls(parts: dict[str, gr.Component]) -> list[gr.Component]:
     """Lay out the settings; one control per field of Choices, in the same order. The plan and the reset button go to `parts`."""
-    plain = Choices()
+    plain = usual()
     parts["plan"] = Plan(elem_id="plan")
-    mode = gr.Radio(_named("mode", Mode), value=plain.mode, label=LABELS["mode"], elem_id="mode")
+    modes = _named("mode", Mode)
+    mode = gr.Radio(modes if plain.mode else _trained("", modes), value=plain.mode, label=LABELS["mode"], elem_id="mode")
     with gr.Accordion(LABELS["settings"], open=False, elem_id="settings"):
         gr.HTML(f"<h3>{LABELS['words']}</h3>", apply_default_css=False)
         temperature = gr.Slider(0, 2, plain.temperature, step=0.1, label=LABELS["temperature"])
@@ -115,17 +122,19 @@ def restored(kept: dict[str, Any] | None) -> list[Any]:
     names = {f.name for f in fields(Choices)} - set(_OF_THE_CLIP)
     try:
         choices = Choices(**{name: value for name, value in (kept or {}).items() if name in names})
-        choices.sampling(), choices.reading(), Mode(choices.mode)
+        choices = replace(choices, mode=choices.mode or usual().mode)
+        choices.sampling(), choices.reading()
+        choices.mode and Mode(choices.mode)
         choices.positions and PositionVariant(choices.positions)
         choices.flow and AttentionFlow(choices.flow)
     except (LatentOmniError, TypeError, ValueError, AttributeError):
-        choices = Choices()
+        choices = usual()
     return list(asdict(choices).values())
 
 
 def plain() -> list[Any]:
     """Reset was pressed: the plain values, nothing remembered, and a word about it."""
-    return [*asdict(Choices()).values(), {}, said("reset")]
+    return [*asdict(usual()).values(), {}, said("reset")]
 
 
 def plan(session: Session, *values: Any) -> dict[str, Any] | None:
@@ -135,8 +144,9 @@ def plan(session: Session, *values: Any) -> dict[str, Any] | None:
     try:
         chosen = Choices(*values)
         sampling = chosen.sampling()
+        model = runtime.get()
         found = library().plan_run(
-            runtime.get(), probe(session.clip, LIMITS), chosen.reading(), chosen.latent(), chosen.mode, sampling.max_new_tokens,
+            model, probe(session.clip, LIMITS), chosen.reading(), chosen.latent(), chosen.mode or model.spec.default_mode, sampling.max_new_tokens,
             max_blocks=sampling.max_blocks, question=session.asked,
         )  # fmt: skip
     except Exception as error:

@@ -87,6 +87,7 @@ class LazyRuntime:
         """Answer with another model from now on."""
         with self._lock:
             self.name, self.quantization, self._runtime = name, quantization, None
+            self._clips.clear()
 
     @property
     def is_loaded(self) -> bool:

@@ -1,5 +1,6 @@
 """The tabs without a browser: their handlers are called as gradio calls them, with the tiny random model and a real sound file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
@@ -10,7 +11,7 @@ from app.choices import Choices
 from app.gallery import gallery
 from app.lanes import TabPage
 from app.session import Session
-from app.shared import runs
+from app.shared import runs, runtime
 from latentomni.config import Mode
 from latentomni.trace import Trace
 
@@ -151,7 +152,8 @@ def test_runs_are_deleted_after_a_week(answered):
     assert not runs.folder.joinpath(answered.turns[0].run).exists()
 
 
-def test_settings_come_back_but_nonsense_does_not():
+def test_settings_come_back_but_nonsense_does_not(monkeypatch):
+    monkeypatch.setattr(runtime, "name", "nano")
     plain = choices.restored(None)
     assert plain == list(vars(Choices()).values())
     changed = Choices(temperature=0.7, seed=5, fps=4, start_s=1.0, sound=False, instants=4, positions="relative")
@@ -159,6 +161,17 @@ def test_settings_come_back_but_nonsense_does_not():
     assert choices.restored(kept) == list(vars(Choices(**{**vars(changed), "start_s": None})).values())
     for broken in ({"temperature": 99}, {"seed": "x"}, {"mode": "aloud"}, {"flow": "up"}, {"picture": False, "sound": False}, {"nobody": 1}):
         assert choices.restored(broken) == plain
+
+
+def test_nano_is_asked_in_latents_and_another_model_in_its_own_way(visitor, clip, asked, brought, monkeypatch):
+    values = tuple(vars(choices.usual()).values())
+    for is_trained, mode in ((True, "latent"), (False, "direct")):
+        model = runtime.get()
+        monkeypatch.setattr(model, "thinker", replace(model.thinker, spec=replace(model.spec, is_trained=is_trained)))
+        session = asked(brought(clip, visitor), "What is seen?", visitor, values)[-1].session
+        assert Trace.load(session.turns[-1].trace).mode == mode
+    monkeypatch.setattr(runtime, "name", "nano")
+    assert choices.usual() == Choices() and choices.restored({"mode": ""})[0] == "latent"
 
 
 def test_settings_mean_something_to_the_model(visitor, clip, asked, brought):
