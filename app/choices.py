@@ -71,12 +71,17 @@ def usual() -> Choices:
     return Choices() if runtime.name == "nano" else Choices(mode="")
 
 
+def modes() -> list[tuple[str, str]]:
+    """The ways to answer, by name and value."""
+    named = _named("mode", Mode)
+    return named if usual().mode else _trained("", named)
+
+
 def controls(parts: dict[str, gr.Component]) -> list[gr.Component]:
     """Lay out the settings; one control per field of Choices, in the same order. The plan and the reset button go to `parts`."""
     plain = usual()
     parts["plan"] = Plan(elem_id="plan")
-    modes = _named("mode", Mode)
-    mode = gr.Radio(modes if plain.mode else _trained("", modes), value=plain.mode, label=LABELS["mode"], elem_id="mode")
+    mode = gr.Radio(modes(), value=plain.mode, label=LABELS["mode"], elem_id="mode")
     with gr.Accordion(LABELS["settings"], open=False, elem_id="settings"):
         gr.HTML(f"<h3>{LABELS['words']}</h3>", apply_default_css=False)
         temperature = gr.Slider(0, 2, plain.temperature, step=0.1, label=LABELS["temperature"])

@@ -1,6 +1,8 @@
 """What the server remembers: the model, loaded once, and of each visitor the running answer and the conversation."""
 
+import gc
 import shutil
+import sys
 import tempfile
 import threading
 import uuid
@@ -84,10 +86,14 @@ class LazyRuntime:
         self._clips: OrderedDict[tuple[str, int, ReadingSpec], Clip] = OrderedDict()
 
     def use(self, name: str, quantization: str | None = None) -> None:
-        """Answer with another model from now on."""
+        """Answer with another model from now on; the memory of the one before is free when this returns, unless it still answers."""
         with self._lock:
             self.name, self.quantization, self._runtime = name, quantization, None
             self._clips.clear()
+            gc.collect()
+            torch = sys.modules.get("torch")
+            if torch is not None and torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
     @property
     def is_loaded(self) -> bool:
@@ -190,6 +196,10 @@ class Talks:
         if visitor in self._kept:
             name, before, _ = self._kept[visitor]
             self._kept[visitor] = (name, before, before)
+
+    def clear(self) -> None:
+        """Forget them all: another model reads them otherwise."""
+        self._kept.clear()
 
     def forget(self, visitor: str) -> None:
         self._kept.pop(visitor, None)

@@ -1,7 +1,6 @@
 """The layout of the page, and what is wired to what; each tab but the first has a module of its own."""
 
 import os
-from html import escape
 from pathlib import Path
 
 import gradio as gr
@@ -16,12 +15,13 @@ from app import (
     handlers,
     map_tab,
     matter_tab,
+    model_picker,
     runs_tab,
     selftest,
 )
 from app.clips import LIMITS
 from app.components import Conversation, Examples, Guide, Inspector, Player, Status, Suggestions, page_head
-from app.copy import GUIDE, LABELS, about
+from app.copy import GUIDE, LABELS
 from app.gallery import cards
 from app.lanes import AT_ONCE, BACKGROUND, MODEL
 from app.page import AnswerPage, Page, said
@@ -47,7 +47,7 @@ def build(settings: Settings) -> gr.Blocks:
             "history": gr.BrowserState([], storage_key=runs_tab.STORAGE_KEY, secret=_SECRET),
             "kept": gr.BrowserState({}, storage_key=choices.STORAGE_KEY, secret=_SECRET),
         }
-        gr.HTML(_header(settings.model), apply_default_css=False, elem_id="header")
+        parts["header"] = gr.HTML(model_picker.header(settings.model), apply_default_css=False, elem_id="header")
         Guide(list(GUIDE), elem_id="guide")
         parts["examples"] = Examples(cards(), elem_id="examples", visible=bool(cards()))
         with gr.Row(elem_id="columns"):
@@ -65,18 +65,10 @@ def build(settings: Settings) -> gr.Blocks:
         for name, module in _TABS.items():
             module.wire(parts, tabs[name], controls)
         _wire_settings(demo, parts, controls)
+        model_picker.wire(parts, controls[0])
         demo.unload(handlers.leave)
         api.publish()
     return demo
-
-
-def _header(model: str) -> str:
-    name = Path(model).name  # of a folder
-    can, cannot = about(name)
-    return f"""<header><h1><svg viewBox="0 0 34 24" aria-hidden="true"><rect x="1" y="3" width="18" height="18" rx="4"/>
-<circle cx="23" cy="12" r="9"/></svg>LatentOmni</h1><p>{LABELS["tagline"]}</p>
-<button type="button" id="language" translate="no" lang="zh">中文</button>
-<p class="lo-about"><b>{escape(name)}</b> {escape(can)} {escape(cannot)}</p></header>"""
 
 
 def _clip(parts: dict[str, gr.Component]) -> None:
@@ -110,6 +102,7 @@ def _question(parts: dict[str, gr.Component]) -> list[gr.Component]:
     parts["status"] = Status(said("idle"), elem_id="status")
     parts["suggestions"] = Suggestions(elem_id="suggestions")
     controls = choices.controls(parts)
+    parts.update(model_picker.build_picker())
     with gr.Row(elem_id="selftest-row"):
         parts["selftest"] = gr.Button(LABELS["selftest"], size="sm", elem_id="selftest", min_width=90)
         gr.HTML(f'<p class="lo-quiet">{LABELS["selftest_intro"]}</p>', apply_default_css=False, min_width=150)
