@@ -13,6 +13,9 @@ from peft import PeftModel
 
 from latentomni import checkpoints
 from latentomni.adapters import LORA_FILE, LoraSpec, add_lora, checkpoint_gradients, save_adapter
+from latentomni.avworld.answers import parse_answer
+from latentomni.avworld.questions import draw_questions
+from latentomni.avworld.writing import world_clip
 from latentomni.config import Mode, SamplingSpec
 from latentomni.errors import CheckpointError, RequestError
 from latentomni.processing import add_question, new_sequence
@@ -154,6 +157,18 @@ def test_saved_equals_loaded(base, make_clip, tmp_path, quantization):
     first, second = (Runtime(t).answer(clip, "What is seen?", Mode.LATENT, sampling) for t in (thinker, loaded))
     assert first.answer == second.answer
     assert [b.window for b in first.blocks] == [b.window for b in second.blocks]
+
+
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+def test_nano_quantised_answers_and_comes_back_with_its_adapter(quantization, tmp_path):
+    world, question = draw_questions("test", 1, seed=3)[0]
+    clip = world_clip(world, 112)
+    plain = Runtime.load("nano", quantization=quantization)
+    answer = plain.answer(clip, question.text)
+    assert answer.blocks and parse_answer(question.family, answer.text) == question.answer
+    save_adapter(add_lora(plain.thinker, LoraSpec(rank=2)), tmp_path, "nano")  # as it begins, an adapter changes nothing
+    again = Runtime.load(str(tmp_path)).answer(clip, question.text)
+    assert (again.answer, [b.window for b in again.blocks]) == (answer.answer, [b.window for b in answer.blocks])
 
 
 def test_an_adapter_trained_on_4_bits_is_loaded_on_4_bits_unless_told_otherwise(base, tmp_path):

@@ -198,20 +198,18 @@ def test_other_random_layouts_are_refused():
 
 
 def write_published(folder, thinker):
-    """A folder as Qwen publishes the full model: weights under `thinker.` with their first names beside those of the talker,
-    in two shards, a config of parts in the words of its day, and a tokenizer without latent tokens."""
+    """A folder as Qwen publishes the full model: weights under `thinker.` with their first names beside those of the talker and of
+    token2wav, in three shards, a config of parts in the words of its day, and a tokenizer without latent tokens."""
     thinker.model.save_pretrained(folder)
     tensors = {f"thinker.{k}": v for k, v in load_file(folder / "model.safetensors").items()}
     assert {"thinker.lm_head.weight", "thinker.model.layers.0.self_attn.q_proj.weight", "thinker.visual.merger.ln_q.weight",
             "thinker.audio_tower.proj.weight", "thinker.model.embed_tokens.weight"} <= set(tensors)  # fmt: skip
     names = sorted(tensors)
-    shards = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+    tensors |= {name: torch.ones(2, 2) for name in OF_OTHER_PARTS}
+    shards = {"model-1.safetensors": names[::2], "model-2.safetensors": [*names[1::2], *OF_OTHER_PARTS[:4]], "model-3.safetensors": OF_OTHER_PARTS[4:]}
     for file, keys in shards.items():
-        more = {"talker.thinker_to_talker_proj.weight": torch.ones(2, 2)} if file == "model-2.safetensors" else {}
-        save_file({**{k: tensors[k] for k in keys}, **more}, folder / file, {"format": "pt"})
-    where = {key: file for file, keys in shards.items() for key in keys} | {
-        "talker.thinker_to_talker_proj.weight": "model-2.safetensors"
-    }
+        save_file({k: tensors[k] for k in keys}, folder / file, {"format": "pt"})
+    where = {key: file for file, keys in shards.items() for key in keys}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
     (folder / "model.safetensors").unlink()
 
@@ -232,6 +230,9 @@ def write_published(folder, thinker):
     return len(tokenizer)
 
 
+OF_OTHER_PARTS = ["talker.thinker_to_talker_proj.weight", "talker.codec_head.weight", "talker.model.embed_tokens.weight",
+                  "talker.model.layers.0.self_attn.q_proj.weight", "token2wav.code2wav_dit_model.transformer_blocks.0.attn.to_q.weight",
+                  "token2wav.code2wav_dit_model.input_embed.proj.weight", "token2wav.code2wav_bigvgan_model.conv_pre.weight"]  # fmt: skip
 PUBLISHED_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>",
                     "<|vision_bos|>", "<|vision_eos|>", "<|IMAGE|>", "<|VIDEO|>")  # fmt: skip
 
