@@ -1,10 +1,14 @@
-"""The named endpoints, called as programs call them: over the network by gradio's own client, with the tiny random model."""
+"""The named endpoints, called as programs and agents call them: over the network, with the tiny random model."""
 
+import ast
+import asyncio
 import socket
 
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from mcp import ClientSession
+from mcp.client.streamable_http import streamablehttp_client
 
 from app.settings import Settings
 from app.ui import build, launch
@@ -54,3 +58,20 @@ def test_refusals_are_sentences(client, clip):
         client.predict("x" * 22, api_name="/get_trace")
     with pytest.raises(AppError, match=r"unknown Mode 'aloud'"):
         client.predict(handle_file(clip), "What is seen?", "aloud", api_name="/ask_video")
+
+
+def test_an_agent_finds_the_four_tools_and_decodes_a_latent(client, clip):
+    asked = client.predict(handle_file(clip), "What is seen?", max_new_tokens=24, api_name="/ask_video")
+
+    async def visit():
+        async with streamablehttp_client(f"{client.src}gradio_api/mcp/") as (read, write, _), ClientSession(read, write) as agent:
+            await agent.initialize()
+            tools = {tool.name.removeprefix("latentomni_"): tool for tool in (await agent.list_tools()).tools}
+            told = await agent.call_tool(tools["decode_latent"].name, {"run": asked["run"], "block": 0, "latent": 0})
+            return tools, told
+
+    tools, told = asyncio.run(visit())
+    assert {f"/{name}" for name in tools} == NAMES and all(len(tool.description) > 40 for tool in tools.values())
+    assert not told.isError
+    decoded = ast.literal_eval(told.content[0].text)  # gradio writes what is no text as Python does
+    assert decoded == client.predict(asked["run"], 0, 0, api_name="/decode_latent")
