@@ -1,8 +1,6 @@
 """What the server remembers: the model, loaded once, and of each visitor the running answer and the conversation."""
 
-import gc
 import shutil
-import sys
 import tempfile
 import threading
 import uuid
@@ -17,6 +15,7 @@ from gradio.utils import get_upload_folder
 
 from app.library import library
 from latentomni.config import MediaLimits, ReadingSpec
+from latentomni.memory import give_back
 
 if TYPE_CHECKING:  # torch is imported with the model, not with the page
     from latentomni.media import Clip
@@ -90,10 +89,7 @@ class LazyRuntime:
         with self._lock:
             self.name, self.quantization, self._runtime = name, quantization, None
             self._clips.clear()
-            gc.collect()
-            torch = sys.modules.get("torch")
-            if torch is not None and torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            give_back()
 
     @property
     def is_loaded(self) -> bool:
