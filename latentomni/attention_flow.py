@@ -63,20 +63,30 @@ def attention_mask(query: Layout, key: Layout) -> torch.Tensor:
     """
     q = {f.name: getattr(query, f.name)[:, :, None] for f in fields(query)}
     k = {f.name: getattr(key, f.name)[:, None, :] for f in fields(key)}
-    causal = k["order"] <= q["order"]
-    same_turn = k["turn"] == q["turn"]
-    in_reach = same_turn | (k["turn"] == 0) | ((k["turn"] > 0) & (q["turn"] > 0))
-    visible = causal & in_reach & (k["kind"] != Kind.PAD) & (k["sample"] == q["sample"])
-    is_text = q["kind"] == Kind.TEXT
-    to_media = k["kind"] == Kind.MEDIA
-    paper, strict = q["flow"] == FLOW_CODES[AttentionFlow.PAPER], q["flow"] == FLOW_CODES[AttentionFlow.STRICT]
-    triggered = (visible & same_turn & (k["kind"] == Kind.TRIGGER)).any(-1, keepdim=True)
-    blind = is_text & to_media & (strict | (paper & triggered))
-    inner = (k["kind"] >= Kind.TRIGGER) & (k["kind"] <= Kind.WINDOW)
+    # What only some layouts have is asked for once, and not computed for every pair of tokens where it is missing.
+    visible = k["order"] <= q["order"]
+    in_reach = (k["turn"] > 0) & (q["turn"] > 0) | (k["turn"] == 0)
+    if bool((query.turn < 0).any()):
+        in_reach |= k["turn"] == q["turn"]
+    visible &= in_reach
+    visible &= k["kind"] != Kind.PAD
+    if bool((key.sample != key.sample[:, :1]).any()) or bool((query.sample != key.sample[:, :1]).any()):
+        visible &= k["sample"] == q["sample"]
+    is_text, to_media = q["kind"] == Kind.TEXT, k["kind"] == Kind.MEDIA
+    paper, strict = FLOW_CODES[AttentionFlow.PAPER], FLOW_CODES[AttentionFlow.STRICT]
+    closed = q["flow"] == strict
+    if bool((query.flow == paper).any()):
+        trigger_seen = (visible & (k["turn"] == q["turn"]) & (k["kind"] == Kind.TRIGGER)).any(-1, keepdim=True)
+        closed = closed | (q["flow"] == paper) & trigger_seen
+    blind = (is_text & closed) & to_media
     # A block written under the strict flow stays closed in every later turn, whatever that turn's own flow is.
-    outside = inner & (k["flow"] == FLOW_CODES[AttentionFlow.STRICT]) & (k["block"] != q["block"])
-    visible &= ~(blind | outside)
-    return visible | ((q["kind"] == Kind.PAD) & (k["order"] == q["order"]))
+    inner = (k["kind"] >= Kind.TRIGGER) & (k["kind"] <= Kind.WINDOW) & (k["flow"] == strict)
+    if bool(inner.any()):
+        blind |= inner & (k["block"] != q["block"])
+    visible &= ~blind
+    if bool((query.kind == Kind.PAD).any()):
+        visible |= (q["kind"] == Kind.PAD) & (k["order"] == q["order"])
+    return visible
 
 
 def causal_length(mask: torch.Tensor) -> int:
