@@ -54,7 +54,7 @@ class StepShape:
 
 
 def bench_train(
-    thinker: Thinker, name: str, repeats: int = 7, seed: int = 0, shape: StepShape | None = None
+    thinker: Thinker, name: str, repeats: int = 15, seed: int = 0, shape: StepShape | None = None
 ) -> dict[str, Any]:
     """Median seconds of a step (forward, backward, optimiser) in every phase, and with the gradient through every step of the
     feedback (`sequential`); the peer's step runs between them, on the same tokens: the stock class, causal, logits and labels everywhere. `ratio`: the
