@@ -107,6 +107,8 @@ def _read_members(path: Path) -> dict[str, bytes]:
                         f"{info.filename} unpacks to more than a trace may hold; this file is not safe to open."
                     )
                 room -= len(members[info.filename])
+    except FileNotFoundError:
+        raise TraceError(f"There is no file {path}; check the path.") from None
     except _ZIP_DAMAGE as error:
         raise TraceError(
             f"{path.name} is not a readable trace file ({error}); choose a file that `--trace` wrote."

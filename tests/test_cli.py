@@ -276,7 +276,7 @@ def test_bad_use_is_refused_in_one_line(arguments, capsys, monkeypatch):
         (["bench", "decode", "--plot", "x.svg"], "--plot draws drift"),
         (["plan", "--model", "Qwen/Another-7B"], "is no folder on this machine, and a plan fetches nothing"),
         (["plan", "--fps", "99"], "fps must be between 0.05 and 30, got 99.0"),
-        (["inspect", "nowhere.zip"], "nowhere.zip is not a readable trace file"),
+        (["inspect", "nowhere.zip"], "There is no file nowhere.zip; check the path."),
         (["inspect", "CLIP"], "is not a readable trace file"),
         (["train", "nano", "--config", "nowhere.json"], "nowhere.json cannot be read as JSON"),
         (["train", "nano", "--config", "CLIP"], "cannot be read as JSON"),
