@@ -97,7 +97,7 @@ def streamed(session: Session, visitor: str, cancelled: Callable[[], bool], choi
     yield AnswerPage(status=said("reading", "busy", name=Path(session.clip).name))
     clip = runtime.read(session.clip, cancelled, reading)
     yield AnswerPage(status=said("encoding", "busy"))
-    talk = f"{runtime.name} {runtime.quantization} {clip.sha256} {choices.latent()}"
+    talk = f"{clip.sha256} {choices.latent()}"
     before = talks.find(visitor, talk)
     if before is None:
         session = replace(session, turns=tuple(replace(turn, is_live=False) for turn in session.turns))

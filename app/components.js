@@ -15,6 +15,9 @@
     return node;
   }
 
+  /* What components.py sends as text. */
+  const parsed = (value) => (typeof value === "string" && value ? JSON.parse(value) : value);
+
   function keep(key, value) {
     if (!key || !value || media.has(key)) return;
     media.set(key, value);
@@ -143,6 +146,7 @@
       return (value) => {
         if (!value) return;
         document.documentElement.classList.remove("lo-opening");
+        value = {...value, media: parsed(value.media)};
         keep(value.key, value.media);
         const sign = `${value.kind} ${value.file?.url} ${value.start_s}`;
         if (sign === shown) return;
@@ -288,9 +292,8 @@
   window.LatentOmniApp = {
     mount(name, element, props, watch, select) {
       const redraw = draw[name](element.firstElementChild, select);
-      const value = () => (typeof props.value === "string" && props.value ? JSON.parse(props.value) : props.value); // text: components.py
-      watch("value", () => redraw(value()));
-      redraw(value());
+      watch("value", () => redraw(parsed(props.value)));
+      redraw(parsed(props.value));
     },
   };
 })();

@@ -25,6 +25,11 @@ def page_head() -> str:
     return f"<style>{component_css()}</style>" + "".join(f"<script>{script}</script>" for script in scripts)
 
 
+def _as_text(value: Any) -> str | None:
+    """JSON of a large value: gradio's page copies every object it is given, deeply and more than once, while an answer streams."""
+    return None if value is None else json.dumps(value, allow_nan=False)
+
+
 class _Drawn(gr.HTML):
     """A component whose value is JSON; the function of the class's name in `components.js` draws it."""
 
@@ -43,12 +48,14 @@ class Inspector(_Drawn):
     """The answer, its latents and the clip's clock; value: `visualizers.view.view(trace, media=False)`, or None."""
 
     def postprocess(self, value: Any) -> str | None:
-        """As text: gradio's page copies every object it is given, deeply and more than once, while an answer streams."""
-        return None if value is None else json.dumps(value, allow_nan=False)
+        return _as_text(value)
 
 
 class Player(_Drawn):
     """The clip; value: of `clips.player_of_file` or `player_of_trace`. Keeps the pictures and the sound curve for the inspector."""
+
+    def postprocess(self, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        return value and {**value, "media": _as_text(value["media"])}  # the file beside it is gradio's to find
 
 
 class Examples(_Drawn):

@@ -45,13 +45,13 @@ def wire(parts: dict[str, gr.Component], mode: gr.Component) -> None:
 
 
 def load(model: str | None, quantization: str | None) -> Iterator[tuple[Any, Any, Any]]:
-    """Load another model in place of the one that answers, for everybody; where that fails, the former stays. Yields the status,
-    the header and the control of the mode."""
+    """Load another model in place of the one that answers, for everybody; where that fails, the former is loaded again for the next
+    question. Yields the status, the header and the control of the mode."""
     before, wanted = (runtime.name, runtime.quantization), (str(model or "nano").strip(), quantization or None)
     yield said("loading", "busy", model=Path(wanted[0]).name), gr.skip(), gr.skip()
     try:
+        talks.clear()  # they hold features of the model
         runtime.use(*wanted)
-        talks.clear()
         runtime.get()
     except Exception as error:
         runtime.use(*before)
