@@ -131,6 +131,8 @@ MESSAGES = {
     "{}. The answer was cut at the token limit.": "{1}。回答在词元上限处被截断。",
     "{}. The answer was stopped.": "{1}。回答已被停止。",
     "{}. True answer: {}": "{1}。正确答案：{2}",
+    "{} in nf4": "{1}（nf4 量化）",
+    "{} in int8": "{1}（int8 量化）",
     "{}, with latents, {}": "{1}，使用隐变量，{2}",
     "{}, thinking in words, {}": "{1}，用文字思考，{2}",
     "{}, direct answer, {}": "{1}，直接回答，{2}",

@@ -200,7 +200,7 @@ def arms() -> list[dict[str, Any]]:
 
 def caption(trace: Trace, true_answer: str = "") -> str:
     """One line of facts under the question; true_answer where it is known."""
-    facts = [trace.model, _MODES.get(trace.mode, trace.mode)]
+    facts = [trace.answerer, _MODES.get(trace.mode, trace.mode)]
     if trace.reason != "running":
         facts += [f"{trace.tokens} token{'s' * (trace.tokens != 1)}", f"{trace.elapsed_s:.1f} s"]
         facts += [] if trace.tokens_per_s is None else [f"{trace.tokens_per_s:.0f} tokens/s"]

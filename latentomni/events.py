@@ -72,7 +72,7 @@ class Match:
 class Started:
     """The run begins; features are computed. `model` and `weights` ("nano", "random", "pretrained") say who answers, `spec`,
     `sampling` and `reading` (of LatentSpec, SamplingSpec and ReadingSpec) with which settings. collapse: of the model's latents over many
-    clips, the measures of `evidence.Collapse` by name; empty where nobody has measured them."""
+    clips, the measures of `evidence.Collapse` by name; empty where nobody has measured them. quantization: of QuantizationSpec."""
 
     question: str
     mode: str
@@ -88,6 +88,7 @@ class Started:
     has_null: bool
     reading: dict[str, Any] = field(default_factory=dict)
     collapse: dict[str, float | None] = field(default_factory=dict)
+    quantization: str = "none"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from transformers import (
 
 from latentomni.attention_flow import Kind, attention_mask, causal_length
 from latentomni.clock import POSITIONS_PER_SECOND, SAMPLE_RATE_HZ
-from latentomni.config import LatentSpec, VideoSpec
+from latentomni.config import LatentSpec, QuantizationSpec, VideoSpec
 from latentomni.processing import patchify
 from latentomni.sequence import ClipFeatures, Sequence, SpecialIds, collate
 from latentomni.window_grammar import WindowGrammar
@@ -70,6 +70,12 @@ class Thinker:
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
+
+    @property
+    def quantization(self) -> QuantizationSpec:
+        """How the language model's linear layers are stored, as bitsandbytes was told."""
+        told = getattr(self.model.config, "quantization_config", None)
+        return QuantizationSpec("none" if told is None else "int8" if told.load_in_8bit else "nf4")
 
     @property
     def hidden_size(self) -> int:

@@ -148,6 +148,7 @@ class Runtime:
         yield Started(
             question, str(mode), str(row.flow), self.thinker.name, self.thinker.weights, spec.to_dict(), asdict(sampling),
             clip_record(clip), evidence.moments["visual"], evidence.moments["audio"], prompt_tokens, has_null, clip.reading.to_dict(), self.collapse,
+            str(self.thinker.quantization),
         )  # fmt: skip
         answer = generate(self.thinker, [row], [mode], sampling, cancelled, lambda: self.opening([row]))
         for event in evidence.found((event for _, event in answer), has_null=has_null):

@@ -142,6 +142,7 @@ class Trace(_ByValue):
     has_null: bool
     reading: dict[str, Any] = field(default_factory=dict)
     collapse: dict[str, float | None] = field(default_factory=dict)
+    quantization: str = "none"
     deltas: tuple[TextDelta, ...] = ()
     blocks: tuple[Block, ...] = ()
     reason: str = "running"
@@ -153,6 +154,11 @@ class Trace(_ByValue):
     planes: tuple[Plane, ...] = field(default=(), metadata={"later": True})
     kv_tokens: int = 0
     memory_bytes: int = 0
+
+    @property
+    def answerer(self) -> str:
+        """The model's name, with how it was quantised."""
+        return self.model if self.quantization == "none" else f"{self.model} in {self.quantization}"
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> "Trace":

@@ -146,6 +146,7 @@ def test_only_the_language_model_is_quantised(small_folder, quantization, kind, 
     assert len(kept) == len(weights(plain)) - len(inside)
     assert all(torch.equal(weights(thinker)[k], v) for k, v in kept.items())
     assert (thinker.dtype, thinker.device.type) == (torch.float32, "cpu")
+    assert (str(thinker.quantization), str(plain.quantization)) == (quantization, "none")
     assert not thinker.model.training
 
     for name in inside:

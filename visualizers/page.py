@@ -63,7 +63,7 @@ def component_js() -> str:
 def html_page(trace: Trace) -> str:
     """The run as a page; everything that came from outside is escaped."""
     parts = ["stage"] * bool(trace.clip.thumbnails) + ["answer", "timeline", "blocks"]
-    facts = (trace.clip.name, f"{trace.clip.duration_s:.1f} s", f"model {trace.model}", f"{trace.mode} mode")
+    facts = (trace.clip.name, f"{trace.clip.duration_s:.1f} s", f"model {trace.answerer}", f"{trace.mode} mode")
     page = _PAGE.format(
         policy=_POLICY,
         css=(_STATIC / "page.css").read_text(encoding="utf-8") + component_css(),
@@ -116,7 +116,7 @@ def _player(trace: Trace) -> str:
 def _settings(trace: Trace) -> list[tuple[str, str]]:
     """Name and value of what a reader needs to repeat the run, then what it took."""
     rows: list[tuple[str, Any]] = [
-        ("model", trace.model), ("weights", trace.weights), ("mode", trace.mode), ("attention flow", trace.flow),
+        ("model", trace.model), ("weights", trace.weights), ("quantization", trace.quantization), ("mode", trace.mode), ("attention flow", trace.flow),
         *trace.sampling.items(), *(("latents: " + name, value) for name, value in trace.spec.items() if name != "flow"),
         ("prompt tokens", trace.prompt_tokens), ("tokens", trace.tokens), ("ended by", trace.reason),
         ("first token after", "-" if trace.ttft_s is None else f"{trace.ttft_s:.2f} s"),

@@ -16,6 +16,7 @@ def summarise(trace: Trace) -> dict[str, Any]:
         "schema": SCHEMA,
         "model": trace.model,
         "weights": trace.weights,
+        "quantization": trace.quantization,
         "mode": trace.mode,
         "flow": trace.flow,
         "seed": trace.sampling.get("seed"),

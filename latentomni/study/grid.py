@@ -1,5 +1,5 @@
-"""Train and score every arm with every seed, one after the other. A run that is done is a file; what was killed goes on where its
-training was last saved.
+"""Train and score every arm with every seed. A run that is done is a file; what was killed goes on where its training was last saved.
+Several processes on one folder share the work: each takes a run that none has, and at the end what another left.
 
 All arms begin from one start, see the same clips, questions and noise of a seed in the same order, and take as many steps.
 """
@@ -15,31 +15,32 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from latentomni import checkpoints
-from latentomni.avworld.nuances import nuances
 from latentomni.config import Mode
 from latentomni.errors import require
 from latentomni.modeling import Thinker
 from latentomni.runtime import DONORS_FILE
 from latentomni.study.arms import ARMS, StudyArm
+from latentomni.study.report import START_FILE
 from latentomni.study.scores import ScoreSpec, Set, question_sets, score_arm
-from latentomni.training.batches import Batch, make_batch
+from latentomni.training.batches import Batch
 from latentomni.training.examples import build_example
 from latentomni.training.feedback import Phase
 from latentomni.training.loop import FitSpec, Stage, check_run, fit, write_recipe
 from latentomni.training.losses import Objective
-from latentomni.training.nano import NanoRecipe, choose_questions, noisy, train_nano
+from latentomni.training.nano import NanoRecipe, choose_nuances, choose_questions, in_batches, noisy, train_nano
 from latentomni.training.pool import ClipPool
 
 __all__ = ["StudySpec", "run_study"]
 
 
 def _start() -> NanoRecipe:
-    """nano's first stages, with every way to answer as often as the others."""
-    alike = {"latent": 2, "text_cot": 2, "direct": 2, "talk": 0.0}
-    chosen = [s for s in NanoRecipe().stages if s.name in ("narrate", "compare", "localise", "widen")]
-    return NanoRecipe(stages=tuple(replace(s, draw=s.draw | alike) if s.name in ("localise", "widen") else s for s in chosen))
+    """nano's first stages, with questions of both sets and every way to answer as often as the others."""
+    alike = {"latent": 1, "text_cot": 1, "direct": 1, "hard": 3, "talk": 0.0}
+    stages = [replace(s, draw=s.draw | alike) for s in NanoRecipe().stages if s.name in ("narrate", "localise", "widen")]
+    return NanoRecipe(rows=4, stages=tuple(stages))
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,24 @@ def run_study(out: Path, logs: Path, spec: StudySpec, say: Callable[[str], None]
     logs.mkdir(parents=True, exist_ok=True)
     _check_logs(logs, spec.digest)
     write_recipe(out, spec.settings)
-    todo = [(seed, name) for seed in spec.seeds for name in spec.arms if not (logs / f"{name}-{seed}.json").is_file()]
+    files = {(seed, name): logs / f"{name}-{seed}.json" for seed in spec.seeds for name in spec.arms}
+    todo = [run for run, file in files.items() if not file.is_file()]
     if not todo:
         return 0
-    start = spec.begin_from or _make_start(out / "start", spec.start)
+    start = spec.begin_from or _make_start(out, logs, spec)
     pool, sets = _material(start, spec, progress)
-    for number, (seed, name) in enumerate(todo, 1):
-        say(f"{number} of {len(todo)}: {name}, seed {seed}")
-        _write(logs / f"{name}-{seed}.json", _run(out / f"{name}-{seed}", start, pool, sets, ARMS[name], seed, spec))
-    return len(todo)
+    done = 0
+    for wait_s in (0, -1):  # what no other process has, then, having waited for it, what another left
+        for number, (seed, name) in enumerate(todo, 1):
+            try:
+                with FileLock(out / f"{name}-{seed}.lock", wait_s):
+                    if not files[seed, name].is_file():
+                        say(f"{number} of {len(todo)}: {name}, seed {seed}")
+                        _write(files[seed, name], _run(out / f"{name}-{seed}", start, pool, sets, ARMS[name], seed, spec))
+                        done += 1
+            except Timeout:
+                continue
+    return done
 
 
 def _check_logs(logs: Path, digest: str) -> None:
@@ -99,11 +109,20 @@ def _check_logs(logs: Path, digest: str) -> None:
         require(found == digest, f"{path} is of a study with other settings; choose another --logs.")
 
 
-def _make_start(out: Path, recipe: NanoRecipe) -> str:
-    checkpoint = out / "checkpoint"
-    if not (checkpoint / DONORS_FILE).is_file():  # written last
-        train_nano(out, recipe, resume=True)
-    return str(checkpoint)
+def _make_start(out: Path, logs: Path, spec: StudySpec) -> str:
+    """The checkpoint that all begin from, and its log beside those of the runs."""
+    made = out / "start"
+    with FileLock(out / "start.lock"):
+        if not (made / "checkpoint" / DONORS_FILE).is_file():  # written last
+            train_nano(made, spec.start, resume=True)
+        if not (logs / START_FILE).is_file():
+            curve = [line for part in ("towers", "language") for line in _read_log(made / part)]
+            _write(logs / START_FILE, {"study": spec.digest, "curve": curve})
+    return str(made / "checkpoint")
+
+
+def _read_log(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def _material(start: str, spec: StudySpec, progress: Callable) -> tuple[ClipPool, dict[str, Set]]:
@@ -123,28 +142,25 @@ def _run(out: Path, start: str, pool: ClipPool, sets: dict[str, Set], arm: Study
     objective = Objective(thinker, replace(spec.start.losses, **arm.losses))
 
     def draw(stage: int, step: int) -> list[Batch]:
-        return [_draw(thinker, pool, arm, np.random.default_rng([seed, stage, step]), spec)]
+        return _draw(thinker, pool, arm, np.random.default_rng([seed, stage, step]), spec)
 
     out.mkdir(exist_ok=True)
     fit(objective, spec.stages(arm), draw, out, FitSpec(seed, save_every=50, log_every=10), resume=True)
-    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    log = _read_log(out)
     began = time.perf_counter()
     scores = score_arm(thinker, arm, sets, spec.scores)
     return {"arm": arm.name, "seed": seed, "study": spec.digest, "train_seconds": log[-1]["seconds"], "score_seconds": round(time.perf_counter() - began, 1),
-            "device": str(thinker.device), "torch": torch.__version__, "spec": thinker.spec.to_dict(), **scores, "curve": log}  # fmt: skip
+            "device": str(thinker.device), "threads": torch.get_num_threads(), "torch": torch.__version__, "spec": thinker.spec.to_dict(),
+            **scores, "curve": log}  # fmt: skip
 
 
-def _draw(thinker: Thinker, pool: ClipPool, arm: StudyArm, rng: np.random.Generator, spec: StudySpec) -> Batch:
+def _draw(thinker: Thinker, pool: ClipPool, arm: StudyArm, rng: np.random.Generator, spec: StudySpec) -> list[Batch]:
     """One step's rows; which clips and questions follows from `rng` alone, whatever the arm."""
     examples = []
     for i in pool.draw(rng, spec.clips):
-        asked = [*choose_questions(rng, pool.questions[i], spec.easy), *_some(rng, nuances(pool.worlds[i]), spec.hard)]
+        asked = [*choose_questions(rng, pool.questions[i], spec.easy), *choose_nuances(rng, pool.worlds[i], spec.hard)]
         examples.append(build_example(thinker, noisy(pool.features[i]), [arm.turn(asked[k]) for k in rng.permutation(len(asked))], isolated=True))
-    return make_batch(thinker, examples)
-
-
-def _some(rng: np.random.Generator, asked: tuple, count: int) -> list:
-    return [asked[k] for k in rng.choice(len(asked), count, replace=False)]
+    return in_batches(thinker, examples, spec.start.rows)
 
 
 def _write(path: Path, run: dict[str, Any]) -> None:

@@ -15,18 +15,21 @@ import numpy as np
 from latentomni.errors import DataError
 from latentomni.study.arms import ARMS
 
-__all__ = ["REFERENCE", "SETS", "Study", "holm", "read_study", "summarise", "tables"]
+__all__ = ["REFERENCE", "SETS", "START_FILE", "Study", "holm", "read_study", "summarise", "tables"]
 
 REFERENCE = "latentomni"
+START_FILE = "start.json"  # beside the runs
 SETS = ("easy", "hard")
 _RESAMPLES = 4000
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """runs: by arm, then seed, as `run_study` logs them; every arm has every seed."""
+    """runs: by arm, then seed, as `run_study` logs them; every arm has every seed. start: the curve of what all began from, empty
+    where that was a checkpoint at hand."""
 
     runs: dict[str, dict[int, dict[str, Any]]]
+    start: list[dict[str, Any]]
 
     @property
     def arms(self) -> list[str]:
@@ -99,7 +102,20 @@ def read_study(folder: Path) -> Study:
     lacking = [f"{name} seed {seed}" for name in runs for seed in sorted(seeds - set(runs[name]))]
     if lacking:
         raise DataError(f"{folder} lacks {len(lacking)} runs ({', '.join(lacking[:5])}); go on with `study --logs {folder}`.")
-    return Study(runs)
+    return Study(runs, _read_start(folder / START_FILE, first[0]))
+
+
+def _read_start(path: Path, study: str) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        start, curve = told["study"], list(told["curve"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is no start of a study ({type(error).__name__}: {error}); remove it and run `study` again.") from None
+    if start != study:
+        raise DataError(f"{path} is of another study than the runs beside it; keep one study to a folder.")
+    return curve
 
 
 def _place(name: str) -> int:
@@ -139,7 +155,18 @@ def summarise(study: Study) -> dict[str, Any]:
         recipes[arm]["train_seconds"] = _mean(run["train_seconds"] for run in study.runs[arm].values())
         recipes[arm]["curve"] = _curve(study, arm)
         recipes[arm]["hard"]["by_difference"] = _by_difference(study, arm)
-    return {"reference": REFERENCE, "seeds": study.seeds, "questions": {n: study.right(REFERENCE, n).shape[1] for n in SETS}, "recipes": recipes}
+    return {"reference": REFERENCE, "seeds": study.seeds, "questions": {n: study.right(REFERENCE, n).shape[1] for n in SETS}, "recipes": recipes,
+            "budget": _budget(study)}  # fmt: skip
+
+
+def _budget(study: Study) -> dict[str, Any]:
+    """Seconds, each run's added up as though one had followed the other."""
+    runs = [run for seeds in study.runs.values() for run in seeds.values()]
+    clocks = [line["seconds"] for line in study.start if "seconds" in line]
+    ends = [now for now, after in zip(clocks, [*clocks[1:], 0.0], strict=False) if after < now]  # it begins anew with the language model
+    return {"runs": len(runs), "devices": sorted({f"{run['device']}, {run['threads']} thread{'s' * (run['threads'] > 1)}" for run in runs}),
+            "start_s": _rounded(sum(ends)), "train_s": _rounded(sum(r["train_seconds"] for r in runs)),
+            "score_s": _rounded(sum(r["score_seconds"] for r in runs))}  # fmt: skip
 
 
 def _accuracy(right: list[np.ndarray], resampled: list[np.ndarray]) -> dict[str, Any]:
@@ -193,7 +220,14 @@ def tables(summary: dict[str, Any]) -> str:
         lines += _table("arm | window IoU | visual hit | audio hit | other clip's latents: drop | follows donor (mean latents) | markers alone | "
                         "variance between clips | rank", (_latents_row(arm, r[name]) for arm, r in recipes.items() if "causal" in r[name]))  # fmt: skip
         lines += _table("arm | attention on the clip | on latents | on the clip, were it even", (_attention_row(arm, r[name]) for arm, r in recipes.items()))
-    return "\n".join(lines).rstrip()
+    return "\n".join([*lines, *_budget_lines(summary["budget"])]).rstrip()
+
+
+def _budget_lines(budget: dict[str, Any]) -> list[str]:
+    start, train, score = (budget[key] / 60 for key in ("start_s", "train_s", "score_s"))
+    each = f"{(train + score) / budget['runs']:.1f} a run"
+    told = f"{train:.0f} minutes of training and {score:.0f} of scoring in all, {each}; {start:.0f} minutes of training for the start."
+    return ["### Budget", "", f"{budget['runs']} runs, each on {' or '.join(budget['devices'])}: {told}"]
 
 
 def _table(header: str, rows: Iterable[str]) -> list[str]:

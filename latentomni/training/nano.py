@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from tqdm import tqdm
 from latentomni import checkpoints
 from latentomni.attention_flow import Kind
 from latentomni.avworld import questions, sample_world
+from latentomni.avworld.nuances import Nuance, nuances
 from latentomni.avworld.questions import Question
 from latentomni.avworld.truth import narration
+from latentomni.avworld.world import World
 from latentomni.config import Mode
 from latentomni.errors import require
 from latentomni.memory import peak_bytes
@@ -26,7 +29,7 @@ from latentomni.runtime import DONORS_FILE
 from latentomni.sequence import ClipFeatures, no_clip
 from latentomni.training.batches import Batch, make_batch
 from latentomni.training.donors import build_donors
-from latentomni.training.examples import build_example
+from latentomni.training.examples import Example, build_example
 from latentomni.training.feedback import Phase
 from latentomni.training.loop import FitSpec, Stage, check_run, fit, write_recipe
 from latentomni.training.losses import LossSpec, Objective
@@ -35,7 +38,7 @@ from latentomni.training.towers import TowerObjective, scale_features
 from latentomni.training.turns import Segment, Turn
 from latentomni.training.validation import validate
 
-__all__ = ["NanoRecipe", "choose_questions", "noisy", "plan_nano", "question_turn", "train_nano"]
+__all__ = ["NanoRecipe", "choose_nuances", "choose_questions", "in_batches", "noisy", "plan_nano", "question_turn", "train_nano"]
 
 _LOSSES = LossSpec(
     alignment=4.0, alignment_reduction="mean", sync=0.02, clock=0.5, search=0.5,
@@ -46,22 +49,26 @@ _ANCHORS = Phase(noise=0.1)
 _PLANNED_CLIPS = 96  # enough for a step of every stage
 
 
-def _mix(clips: int, latent: int, text_cot: int = 0, direct: int = 0, narrate: float = 0.0, talk: float = 0.0, compare: int = 0) -> dict:
+def _mix(clips: int, latent: int, text_cot: int = 0, direct: int = 0, narrate: float = 0.0, talk: float = 0.0, compare: int = 0,
+         hard: int = 0) -> dict:  # fmt: skip
     """clips: rows per step. latent, text_cot, direct: questions per row in each mode. narrate: share of steps with narration.
     talk: share of rows asked as one conversation instead of apart. compare: further rows of words alone, with one object asked for,
-    one seen, and only the yes or no to learn."""
-    return {"clips": clips, "latent": latent, "text_cot": text_cot, "direct": direct, "narrate": narrate, "talk": talk, "compare": compare}
+    one seen, and only the yes or no to learn. hard: further questions per row about nuances, in each mode in turn."""
+    return {"clips": clips, "latent": latent, "text_cot": text_cot, "direct": direct, "narrate": narrate, "talk": talk, "compare": compare,
+            "hard": hard}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class NanoRecipe:
-    """Everything that decides the run. pool: clips. modality: "visual" or "audio" for a control that sees or hears alone. towers,
-    stages: see `Stage`; a towers stage is named after its tower."""
+    """Everything that decides the run. pool: clips. modality: "visual" or "audio" for a control that sees or hears alone. rows: of a
+    micro-batch; fewer take less memory and, on a processor, less time. towers, stages: see `Stage`; a towers stage is named after its
+    tower."""
 
     seed: int = 7
     pool: int = 5000
     vocabulary: int = 640
     modality: str = ""
+    rows: int = 8
     losses: LossSpec = _LOSSES
     towers: tuple[Stage, ...] = (
         Stage("vision", 500, 2e-3, draw={"clips": 16}),
@@ -81,6 +88,7 @@ class NanoRecipe:
 
     def __post_init__(self) -> None:
         require(self.modality in ("", "visual", "audio"), f'modality must be "visual", "audio" or "" for both, got {self.modality!r}')
+        require(self.rows >= 1, f"a micro-batch has at least 1 row, got {self.rows}")
         for stage in self.towers:
             require(stage.name in ("vision", "audio"), f"a towers stage is named vision or audio, got {stage.name!r}")
             _check_draw(stage, {"clips"})
@@ -95,10 +103,12 @@ def _check_draw(stage: Stage, known: set[str]) -> None:
 def nano_tokenizer(recipe: NanoRecipe):
     """The tokenizer, learned from questions, answers and narrations of the training split."""
     lines = ["Describe the clip. Answer directly. Think in words.", "<|im_start|>user", "<|im_start|>assistant\n"] * 50
+    has_nuances = any(stage.draw["hard"] for stage in recipe.stages)
     for seed in range(400):
         world = sample_world(seed, "train")
+        asked = questions(world) + (nuances(world) if has_nuances else ())
         lines.append(narration(world))
-        lines += [f"{q.text} {' '.join(s.lead for s in q.steps)} {q.closing}" for q in questions(world)]
+        lines += [f"{q.text} {' '.join(s.lead for s in q.steps)} {q.closing}" for q in asked]
     return checkpoints.build_tokenizer(lines, recipe.vocabulary)
 
 
@@ -229,11 +239,11 @@ def _objective(thinker: Thinker, recipe: NanoRecipe) -> Objective:
 
 
 def _draw_rows(thinker: Thinker, pool: ClipPool, recipe: NanoRecipe, stage: int, step: int) -> list[Batch]:
-    return _draw(thinker, pool, np.random.default_rng([recipe.seed, 1, stage, step]), **recipe.stages[stage].draw)
+    return _draw(thinker, pool, np.random.default_rng([recipe.seed, 1, stage, step]), recipe.rows, **recipe.stages[stage].draw)
 
 
-def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, clips: int, latent: int, text_cot: int, direct: int,
-          narrate: float, talk: float, compare: int) -> list[Batch]:  # fmt: skip
+def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, rows: int, clips: int, latent: int, text_cot: int, direct: int,
+          narrate: float, talk: float, compare: int, hard: int) -> list[Batch]:  # fmt: skip
     """One step's micro-batches: rows with the same number of questions in each mode about every clip, and comparisons without a clip
     (apart, since media go ahead without a mask only where every row begins with them)."""
     modes = [Mode.LATENT] * latent + [Mode.TEXT_COT] * text_cot + [Mode.DIRECT] * direct
@@ -241,11 +251,12 @@ def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, clips: int
     examples = []
     for i in pool.draw(rng, clips) if clips else ():
         turns = [question_turn(q, mode) for q, mode in zip(choose_questions(rng, pool.questions[i], len(modes)), modes, strict=True)]
+        turns += [question_turn(q, mode) for q, mode in zip(choose_nuances(rng, pool.worlds[i], hard), cycle(Mode), strict=False)]
         turns = [turns[k] for k in rng.permutation(len(turns))]
         if is_narrated:
             turns.append(Turn("Describe the clip.", Mode.DIRECT, (narration(pool.worlds[i]),), "narration"))
         examples.append(build_example(thinker, noisy(pool.features[i]), turns, isolated=rng.random() >= talk))
-    batches = [make_batch(thinker, examples)] if examples else []
+    batches = in_batches(thinker, examples, rows)
     nothing, comparisons = no_clip(thinker.hidden_size), []
     for i in rng.integers(len(pool.worlds), size=compare):
         asked = [q for q in pool.questions[i] if q.family == "sync"]
@@ -260,6 +271,17 @@ def choose_questions(rng: np.random.Generator, asked: tuple[Question, ...], coun
         sizes[q.family] = sizes.get(q.family, 0) + 1
     p = np.array([_OFTEN.get(q.family, 1) / sizes[q.family] for q in asked])
     return [asked[i] for i in rng.choice(len(asked), count, replace=False, p=p / p.sum())]
+
+
+def choose_nuances(rng: np.random.Generator, world: World, count: int) -> list[Nuance]:
+    """`count` different questions about nuances."""
+    asked = nuances(world) if count else ()
+    return [asked[k] for k in rng.choice(len(asked), count, replace=False)] if count else []
+
+
+def in_batches(thinker: Thinker, examples: list[Example], rows: int) -> list[Batch]:
+    """Micro-batches of so many rows, the last of what is left."""
+    return [make_batch(thinker, examples[k : k + rows]) for k in range(0, len(examples), rows)]
 
 
 def noisy(clip: ClipFeatures, std: float = 0.05) -> ClipFeatures:

@@ -42,5 +42,6 @@ def test_a_model_that_cannot_be_loaded_leaves_the_former(visitor, clip, asked, b
             assert (runtime.name, runtime.quantization, runtime.get().thinker.model.is_quantized) == ("nano", "nf4", True)
             pages = asked(brought(clip, visitor), "What is seen?", visitor, VALUES)
             assert pages[-1].session.has_answer and len(pages) > 3
+            assert Trace.load(pages[-1].session.turns[-1].trace).answerer == "nano in nf4"
     finally:
         runtime.use(name)

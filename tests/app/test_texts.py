@@ -47,6 +47,7 @@ def test_random_weights_are_called_random(trace):
 def test_the_caption_names_model_mode_and_cost(trace):
     assert copy.caption(replace(trace, reason="stop")) == "nano, direct answer, 3 tokens, 0.4 s, 8 tokens/s"
     assert copy.caption(replace(trace, reason="running", tokens=0)) == "nano, direct answer"
+    assert copy.caption(replace(trace, reason="running", tokens=0, quantization="nf4")) == "nano in nf4, direct answer"
 
 
 def test_arguments_come_before_the_environment(monkeypatch):

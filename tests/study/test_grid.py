@@ -1,10 +1,13 @@
 """The grid in small: killed and resumed, every run is made once and is what it would have been; arms differ in what they should."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
+from filelock import FileLock
 
 from latentomni.avworld import questions, sample_world
 from latentomni.avworld.nuances import nuances
@@ -91,3 +94,17 @@ def test_there_is_an_arm_for_every_part_of_the_method():
     assert len(ARMS) == 17
     assert [name for name, arm in ARMS.items() if arm.mode is not Mode.LATENT] == ["explicit-text-cot", "vanilla-sft", "direct"]
     assert {name for name, arm in ARMS.items() if not arm.feedback} == {"anchors-only"}
+
+
+def test_two_share_the_work_and_what_one_leaves_the_other_does(tmp_path):
+    torch.set_num_threads(1)
+    said: list[str] = []
+    other = FileLock(tmp_path / "latentomni-1.lock")  # what another process holds
+    with ThreadPoolExecutor(1) as pool:
+        with other:
+            run = pool.submit(run_study, tmp_path, tmp_path / "logs", SPEC, said.append, plain)
+            while not (tmp_path / "logs" / "direct-1.json").is_file() and not run.done():
+                time.sleep(0.1)
+            assert said == ["2 of 2: direct, seed 1"]
+        assert run.result() == 2
+    assert said[1:] == ["1 of 2: latentomni, seed 1"]

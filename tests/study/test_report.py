@@ -27,7 +27,8 @@ def run(arm, seed, share, kind="latent"):
 
     right = round(share * N)
     curve = [{"stage": "anchors", "step": k, "ce_answer": 1.0 / k} for k in (1, 2)] + [{"stage": "feedback", "step": 1, "ce_answer": 0.1}]
-    return {"arm": arm, "seed": seed, "study": "a", "train_seconds": 60.0, "sets": {"easy": scores(right), "hard": scores(right // 2)}, "curve": curve}
+    return {"arm": arm, "seed": seed, "study": "a", "train_seconds": 60.0, "score_seconds": 30.0, "device": "cpu", "threads": 1,
+            "sets": {"easy": scores(right), "hard": scores(right // 2)}, "curve": curve}  # fmt: skip
 
 
 @pytest.fixture
@@ -37,6 +38,9 @@ def logs(tmp_path):
     for seed in (1, 2, 3):
         for made in (run("latentomni", seed, 0.8), run("direct", seed, 0.5, "words"), run("no-sync", seed, 0.8)):
             (folder / f"{made['arm']}-{seed}.json").write_text(json.dumps(made))
+    seconds = (10.0, 50.0, 100.0, 300.0, 900.0)  # towers, then the language model, whose clock begins anew
+    curve = [{"stage": "narrate", "step": 1, "seconds": s} for s in (*seconds[:2], 40.0, *seconds[2:])]
+    (folder / "start.json").write_text(json.dumps({"study": "a", "curve": [*curve, {"stage": "widen", "validation": {}}]}))
     return folder
 
 
@@ -57,6 +61,14 @@ def test_means_intervals_and_comparisons_are_those_planted(logs):
     assert ours["easy"]["attention"] == {"direct": 0.1, "via_latents": 0.3, "even": 0.5}
     assert ours["curve"] == {"steps": [1, 2, 3], "ce_answer": [1.0, 0.5, 0.1]}
     assert [part["accuracy"] for part in ours["hard"]["by_difference"]] == [1.0, 1.0, 0.0, 0.0, 0.0]
+
+
+def test_the_budget_adds_up_what_the_logs_say(logs):
+    summary = summarise(read_study(logs))
+    assert summary["budget"] == {"runs": 9, "devices": ["cpu, 1 thread"], "start_s": 950.0, "train_s": 540.0, "score_s": 270.0}
+    assert "9 minutes of training and 4 of scoring in all, 1.5 a run; 16 minutes of training for the start." in tables(summary)
+    (logs / "start.json").unlink()
+    assert summarise(read_study(logs))["budget"]["start_s"] == 0.0
 
 
 def test_seeds_that_disagree_widen_the_interval(logs):
@@ -108,6 +120,8 @@ def test_charts_hold_the_figures_and_are_drawn_in_their_places(logs):
         (lambda f: (f / "direct-2.json").write_text('{"arm": "direct", "seed": 2}'), "direct-2.json is no run of a study .KeyError: 'study'"),
         (lambda f: (f / "no-sync-1.json").write_text(json.dumps(run("no-sync", 1, 0.5) | {"study": "b"})), "no-sync-1.json is of another study"),
         (lambda f: [p.unlink() for p in f.glob("latentomni-*")], "holds no run of the arm latentomni"),
+        (lambda f: (f / "start.json").write_text("[]"), r"start\.json is no start of a study .TypeError"),
+        (lambda f: (f / "start.json").write_text('{"study": "b", "curve": []}'), r"start\.json is of another study"),
     ],
 )
 def test_logs_that_are_missing_or_damaged_are_named(logs, damage, said):
