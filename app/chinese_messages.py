@@ -50,6 +50,8 @@ MESSAGES = {
     "read at most {} instead of {} pixels a frame": "请每帧最多读取 {1} 像素而不是 {2}",
     "trim the clip to {} of its {} seconds": "请把 {2} 秒的视频剪到 {1} 秒",
     "load the model with --quantization {}": "请用 --quantization {1} 加载模型",
+    "'{}' takes {} GiB and {} GiB are free: {}.": "“{1}”占用 {2} GiB，空闲 {3} GiB：{4}。",
+    "load it with --quantization {}": "请用 --quantization {1} 加载",
     "choose a smaller model or a machine with more memory": "请选择更小的模型或内存更大的机器",
     "Memory ran out while '{}' was loaded; `python -m latentomni plan --model {}` says what it needs, and --quantization nf4 what it then needs.":
         "加载“{1}”时内存不足；`python -m latentomni plan --model {2}` 会说明所需内存，加上 --quantization nf4 则说明量化后的所需内存。",

@@ -26,6 +26,7 @@ from latentomni.errors import CheckpointError
 from latentomni.layouts import OMNI_SIZES, PUBLISHED, add_latent_tokens, build, build_tokenizer
 from latentomni.memory import is_out_of_memory
 from latentomni.modeling import Thinker
+from latentomni.plan import check_room
 
 __all__ = ["NANO_DIR", "build", "build_tokenizer", "find", "load", "save"]
 
@@ -36,6 +37,7 @@ _SIZES = f"'{_RANDOM}' and one of {', '.join(OMNI_SIZES)}"
 _MODEL_TYPES = ("qwen2_5_omni", "qwen2_5_omni_thinker")  # the full model, whose talker is left aside, and the thinker alone
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt")
+_SIZE_FILES = ("*.json", "*.txt", "latent_head.safetensors", "adapter_model.safetensors")
 _NF4_BLOCK = 64
 
 
@@ -54,8 +56,9 @@ def load(name: str = "nano", *, device: str | None = None, dtype: torch.dtype | 
          quantization: QuantizationSpec | str | None = None) -> Thinker:  # fmt: skip
     """Load a model by name: `nano`, a folder written by `save` or `save_adapter`, a published Qwen2.5-Omni (a folder or its hub
     id), or `random:` with one of OMNI_SIZES. fp32 on CPU, bf16 on a GPU (fp16 where it has none), unless told otherwise. Quantisation: none unless
-    told otherwise, but an adapter's base is loaded as it was trained. On the device "meta" a model has no weights, only sizes,
-    and nothing is fetched: the sizes of the published ones are known here, their words are counted with nano's tokenizer."""
+    told otherwise, but an adapter's base is loaded as it was trained. On the device "meta" a model has no weights, only sizes, and of a
+    hub model no more than a few small files is fetched; the sizes of the published ones are known here, their words are counted with
+    nano's tokenizer. Raises CheckpointError for what cannot be loaded, or would not fit into the memory at hand."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if dtype is None:
         on_gpu = torch.device(device).type == "cuda"
@@ -65,7 +68,9 @@ def load(name: str = "nano", *, device: str | None = None, dtype: torch.dtype | 
         if device == _NO_WEIGHTS and name in PUBLISHED and not Path(name).exists():
             sizes = _load_random(_RANDOM + PUBLISHED[name], device, dtype, None)
             return replace(sizes, name=name, weights="pretrained", spec=replace(sizes.spec, is_trained=False))
-        folder = find(name, may_fetch=device != _NO_WEIGHTS)
+        if device != _NO_WEIGHTS:
+            check_room(load(name, device=_NO_WEIGHTS, dtype=dtype), device, quantization)
+        folder = find(name, has_weights=device != _NO_WEIGHTS)
         if folder is None:
             return _load_random(name, device, dtype, quantization)
         return _load_folder(folder, name, device, dtype, quantization)
@@ -83,9 +88,9 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def find(name: str, *, may_fetch: bool = True) -> Path | None:
-    """The folder of a model, None for random weights; a hub model's is fetched where it may be. Raises CheckpointError where there
-    is none."""
+def find(name: str, *, has_weights: bool = True) -> Path | None:
+    """The folder of a model, None for random weights; a hub model's is fetched, with its weights or what tells its sizes. Raises
+    CheckpointError where there is none."""
     if name.startswith(_RANDOM):
         return None
     if name == "nano":
@@ -96,23 +101,20 @@ def find(name: str, *, may_fetch: bool = True) -> Path | None:
     if folder.exists() or not _HUB_ID.fullmatch(name):
         raise CheckpointError(f"'{name}' is no LatentOmni checkpoint: expected 'nano', a folder that holds {SETTINGS_FILE}, "
                               f"a published Qwen2.5-Omni (folder or hub id), or {_SIZES}.")  # fmt: skip
-    if not may_fetch:
-        raise CheckpointError(f"'{name}' is no folder on this machine, and a plan fetches nothing; give 'nano', a checkpoint's "
-                              f"folder, {', '.join(PUBLISHED)}, or {_SIZES}.")  # fmt: skip
-    return _fetch(name)
+    return _fetch(name, has_weights)
 
 
-def _fetch(hub_id: str) -> Path:
+def _fetch(hub_id: str, has_weights: bool) -> Path:
     """A hub model's files: from this machine where all are there, else from the network."""
     try:
-        return _snapshot(hub_id, local_files_only=True)
+        return _snapshot(hub_id, has_weights, local_files_only=True)
     except LocalEntryNotFoundError:
         pass
     if is_offline_mode():
         raise CheckpointError(f"'{hub_id}' is not on this machine and HF_HUB_OFFLINE forbids to fetch it; unset it, or give a folder.")
     try:
         HfApi().model_info(hub_id, timeout=constants.HF_HUB_ETAG_TIMEOUT)  # the snapshot's own first question would wait for ever
-        return _snapshot(hub_id)
+        return _snapshot(hub_id, has_weights)
     except RepositoryNotFoundError as error:
         raise CheckpointError(f"'{hub_id}' is neither a folder here nor a model that the hub shows you; check the name, or log in "
                               "with `hf auth login`.") from error  # fmt: skip
@@ -121,12 +123,13 @@ def _fetch(hub_id: str) -> Path:
                               "network, or give a folder.") from error  # fmt: skip
 
 
-def _snapshot(hub_id: str, **options: bool) -> Path:
+def _snapshot(hub_id: str, has_weights: bool, **options: bool) -> Path:
     """The folder of a hub model. Raises LocalEntryNotFoundError where the cache holds a part of it, as when another program has
     fetched its tokenizer alone."""
-    folder = Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES, **options))
-    index = folder / "model.safetensors.index.json"
-    weights = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    folder = Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES if has_weights else _SIZE_FILES, **options))
+    index, weights = folder / "model.safetensors.index.json", set()
+    if has_weights:
+        weights = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
     is_adapter = (folder / "adapter_config.json").is_file()
     absent = [] if is_adapter else [file for file in ("config.json", *sorted(weights)) if not (folder / file).is_file()]
     if absent:

@@ -12,7 +12,7 @@ import torch
 
 from latentomni.clock import SAMPLE_RATE_HZ
 from latentomni.config import LatentSpec, MediaLimits, Mode, QuantizationSpec, ReadingSpec, SamplingSpec, VideoSpec
-from latentomni.errors import RequestError
+from latentomni.errors import CheckpointError, RequestError
 from latentomni.events import Finished
 from latentomni.generation import PREFILL_CHUNK
 from latentomni.media import Clip, MediaInfo
@@ -25,7 +25,7 @@ from latentomni.tracks import frame_grid, scaled_size
 if TYPE_CHECKING:
     from latentomni.runtime import Runtime
 
-__all__ = ["Pace", "RunPlan", "parameter_counts", "plan_run", "weight_bytes"]
+__all__ = ["Pace", "RunPlan", "check_room", "parameter_counts", "plan_run", "weight_bytes"]
 
 _READ_PIXELS = 448 * 448  # what `read_clip` scales frames to where no more is asked for
 # Work in bytes, as measured: of the mel spectrum per sample, of the attention mask per pair of tokens.
@@ -34,6 +34,7 @@ _MEL_HOP = 160
 # Bytes a weight and a row of a layer: a byte and a float32 scale; four bits, a byte for 64 of them, and a float32 for 256 of those.
 _STORED = {QuantizationSpec.NONE: (0.0, 0), QuantizationSpec.INT8: (1.0, 4), QuantizationSpec.NF4: (0.5 + 1 / 64 + 4 / (64 * 256), 0)}
 _GIB = 2**30
+_NO_WAY = "choose a smaller model or a machine with more memory"
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,17 @@ def plan_run(
         fits,
         _advice(run, media, needed, free) if fits is False else "",
     )
+
+
+def check_room(sizes: Thinker, device: str, quantization: QuantizationSpec | str | None = None) -> None:
+    """Raise CheckpointError where the weights of a model that has none yet, quantised so, would not fit into a device's free memory."""
+    free = available_bytes(torch.device(device))
+    needed = {q: weight_bytes(sizes, q) for q in QuantizationSpec}
+    own = QuantizationSpec(quantization or "none")
+    if free is None or needed[own] <= free:
+        return
+    smaller = [f"load it with --quantization {q}" for q in (QuantizationSpec.INT8, QuantizationSpec.NF4) if needed[q] <= free]
+    raise CheckpointError(f"'{sizes.name}' takes {needed[own] / _GIB:.1f} GiB and {free / _GIB:.1f} GiB are free: {smaller[0] if smaller else _NO_WAY}.")
 
 
 def parameter_counts(thinker: Thinker) -> dict[str, int]:
@@ -249,5 +261,4 @@ def _advice(run: _Run, media: _Media, needed: int, free: int) -> str:
     if not run.is_loaded and not fitting:
         smaller = {q: needed + run.weight_bytes(q) - run.weight_bytes() for q in (QuantizationSpec.INT8, QuantizationSpec.NF4)}
         fitting = [f"load the model with --quantization {q}" for q, bytes_then in smaller.items() if bytes_then <= free]
-    what = fitting[0] if fitting else "choose a smaller model or a machine with more memory"
-    return f"This run needs about {needed / _GIB:.1f} GiB and {free / _GIB:.1f} GiB are free: {what}."
+    return f"This run needs about {needed / _GIB:.1f} GiB and {free / _GIB:.1f} GiB are free: {fitting[0] if fitting else _NO_WAY}."

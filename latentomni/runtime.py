@@ -16,7 +16,7 @@ from latentomni import checkpoints
 from latentomni.checkpoint_files import read_collapse
 from latentomni.clip_evidence import Evidence
 from latentomni.config import LatentSpec, MediaLimits, Mode, ReadingSpec, SamplingSpec
-from latentomni.errors import RequestError
+from latentomni.errors import RequestError, require
 from latentomni.events import ClipRecord, Event, Finished, Started
 from latentomni.evidence import DonorBank
 from latentomni.generation import generate, read_prefix
@@ -116,7 +116,8 @@ class Runtime:
         in place (take a new one from `conversation(clip)`); a model trained on single questions sees none but an empty one, nor
         does a run with other latent settings than it was begun with. `latent`: `instants`, `positions` and `flow` of this run
         where they differ from the model's. Closing the generator, or `cancelled()`, stops between two steps. Raises RequestError
-        with the plan of the run where memory ran out; what was kept of clips is then let go."""
+        with the plan of the run where it does not fit into the memory at hand, before anything is done, and where memory ran out all the
+        same; what was kept of clips is then let go."""
         with self.within_memory(clip):
             yield from self._stream(clip, question, mode, sampling, conversation, cancelled, latent)
 
@@ -137,6 +138,8 @@ class Runtime:
                 cancelled: Callable[[], bool], latent: dict[str, Any] | None) -> Iterator[Event]:  # fmt: skip
         mode, sampling, question = Mode(mode or self.spec.default_mode), sampling or SamplingSpec(), check_question(question)
         spec = self.spec.changed(latent)
+        plan = plan_run(self, clip, None, latent, mode, sampling.max_new_tokens, max_blocks=sampling.max_blocks, question=question)
+        require(plan.fits is not False, plan.advice)
         _, evidence = self.encode(clip)
         alone = conversation is None or (self.spec.single_turn and conversation.turn > 0) or conversation.spec != spec
         row = self.conversation(clip, latent) if alone else conversation

@@ -326,6 +326,15 @@ def test_a_hub_model_on_this_machine_needs_no_network(hub):
     assert (thinker.name, thinker.weights) == ("org/whole", "pretrained")
 
 
+def test_of_a_hub_model_a_plan_needs_the_sizes_alone(hub, tmp_path):
+    for file in tmp_path.glob("models--org--whole/snapshots/*/*.safetensors"):
+        file.unlink()
+    sizes = checkpoints.load("org/whole", device="meta")
+    assert (sizes.name, sizes.weights, sizes.device.type) == ("org/whole", "pretrained", "meta")
+    with pytest.raises(CheckpointError, match=r"^'org/whole' is not on this machine and cannot be fetched"):
+        checkpoints.load("org/whole")
+
+
 def test_a_hub_model_brings_its_donors(hub):
     shutil.copy(checkpoints.NANO_DIR / DONORS_FILE, checkpoints.find("org/whole"))
     assert Runtime.load("org/whole").donors.latents.shape[1] == 256

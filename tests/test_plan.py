@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import latentomni.plan
 from latentomni import checkpoints
 from latentomni.config import Mode, ReadingSpec, SamplingSpec
 from latentomni.errors import CheckpointError, RequestError
@@ -92,13 +93,31 @@ def test_a_model_without_weights_is_planned_as_the_loaded_one(tiny, make_clip, t
     assert (before.tokens, before.kv_bytes, before.peak_bytes) == (after.tokens, after.kv_bytes, after.peak_bytes)
 
 
-def test_the_published_models_are_planned_and_no_hub_id_is_fetched():
+def test_the_published_models_are_planned_without_the_hub():
     sizes = checkpoints.load("Qwen/Qwen2.5-Omni-7B", device="meta")
     assert (sizes.name, sizes.weights) == ("Qwen/Qwen2.5-Omni-7B", "pretrained")
     assert 8.8e9 < sum(parameter_counts(sizes).values()) < 9.0e9
     assert sum(parameter_counts(sizes).values()) == sum(p.numel() for p in sizes.model.parameters())
-    with pytest.raises(CheckpointError, match=r"'Qwen/Another-7B' is no folder on this machine, and a plan fetches nothing"):
-        checkpoints.load("Qwen/Another-7B", device="meta")
+
+
+def test_a_model_that_has_no_room_is_refused_before_a_weight_is_read(monkeypatch):
+    free = weight_bytes(checkpoints.load("nano", device="meta"), "nf4")
+    monkeypatch.setattr(latentomni.plan, "available_bytes", lambda device: free)
+    with pytest.raises(CheckpointError, match=r"^'nano' takes 0\.0 GiB and 0\.0 GiB are free: load it with --quantization nf4\.$"):
+        checkpoints.load("nano")
+    assert checkpoints.load("nano", quantization="nf4").name == "nano"
+    free = 2**20
+    with pytest.raises(CheckpointError, match=r"are free: choose a smaller model or a machine with more memory\.$"):
+        checkpoints.load("nano", quantization="nf4")
+
+
+def test_a_run_that_has_no_room_is_refused_before_it_begins(runtime, make_clip, monkeypatch):
+    clip = make_clip(0, 6.0)
+    monkeypatch.setattr(latentomni.plan, "available_bytes", lambda device: 2**20)
+    with pytest.raises(RequestError, match=r"^This run needs about 0\.0 GiB and 0\.0 GiB are free: "):
+        next(runtime.stream(clip, QUESTION))
+    monkeypatch.undo()
+    assert next(runtime.stream(clip, QUESTION)).question == QUESTION
 
 
 @pytest.mark.parametrize("quantization", ["int8", "nf4"])

@@ -25,12 +25,12 @@ from latentomni.runtime import DONORS_FILE
 from latentomni.study.arms import ARMS, StudyArm
 from latentomni.study.report import START_FILE
 from latentomni.study.scores import ScoreSpec, Set, question_sets, score_arm
-from latentomni.training.batches import Batch
+from latentomni.training.batches import Batch, make_batches
 from latentomni.training.examples import build_example
 from latentomni.training.feedback import Phase
 from latentomni.training.loop import FitSpec, Stage, check_run, fit, write_recipe
 from latentomni.training.losses import Objective
-from latentomni.training.nano import NanoRecipe, choose_nuances, choose_questions, in_batches, noisy, train_nano
+from latentomni.training.nano import NanoRecipe, choose_nuances, choose_questions, noisy, train_nano
 from latentomni.training.pool import ClipPool
 
 __all__ = ["StudySpec", "run_study"]
@@ -160,7 +160,7 @@ def _draw(thinker: Thinker, pool: ClipPool, arm: StudyArm, rng: np.random.Genera
     for i in pool.draw(rng, spec.clips):
         asked = [*choose_questions(rng, pool.questions[i], spec.easy), *choose_nuances(rng, pool.worlds[i], spec.hard)]
         examples.append(build_example(thinker, noisy(pool.features[i]), [arm.turn(asked[k]) for k in rng.permutation(len(asked))], isolated=True))
-    return in_batches(thinker, examples, spec.start.rows)
+    return make_batches(thinker, examples, spec.start.rows)
 
 
 def _write(path: Path, run: dict[str, Any]) -> None:

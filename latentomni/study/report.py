@@ -15,11 +15,11 @@ import numpy as np
 from latentomni.errors import DataError
 from latentomni.study.arms import ARMS
 
-__all__ = ["REFERENCE", "SETS", "START_FILE", "Study", "holm", "read_study", "summarise", "tables"]
+__all__ = ["REFERENCE", "START_FILE", "Study", "holm", "read_study", "summarise", "tables"]
 
 REFERENCE = "latentomni"
 START_FILE = "start.json"  # beside the runs
-SETS = ("easy", "hard")
+_SETS = ("easy", "hard")
 _RESAMPLES = 4000
 
 
@@ -57,7 +57,7 @@ class Study:
     def _questions(self) -> dict[str, np.ndarray]:
         """(R, N) of each set: clips are drawn, with all their questions, since questions about one clip are alike."""
         drawn = {}
-        for number, name in enumerate(SETS):
+        for number, name in enumerate(_SETS):
             clips = self.of(REFERENCE, name)[0]["clips"]
             names = sorted(set(clips))
             counts = np.random.default_rng([0, number]).multinomial(len(names), [1 / len(names)] * len(names), _RESAMPLES)
@@ -88,7 +88,7 @@ def read_study(folder: Path) -> Study:
     for path in sorted(folder.glob("*-*.json")):
         try:
             run = json.loads(path.read_text(encoding="utf-8"))
-            about = run["study"], {name: (run["sets"][name]["clips"], run["sets"][name]["families"]) for name in SETS}
+            about = run["study"], {name: (run["sets"][name]["clips"], run["sets"][name]["families"]) for name in _SETS}
             runs.setdefault(run["arm"], {})[run["seed"]] = run
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is no run of a study ({type(error).__name__}: {error}); remove it and run `study` again.") from None
@@ -136,8 +136,8 @@ def holm(p: Iterable[float]) -> list[float]:
 def summarise(study: Study) -> dict[str, Any]:
     """Figures as JSON: `recipes` {arm: {accuracy per seed, mean and interval over both sets, and the same for each set with the
     comparison with the reference, cost, attention, evidence, causal figures}}."""
-    recipes: dict[str, Any] = {arm: _accuracy([study.right(arm, name) for name in SETS], [study.resampled(arm, name) for name in SETS]) for arm in study.arms}
-    for name in SETS:
+    recipes: dict[str, Any] = {arm: _accuracy([study.right(arm, name) for name in _SETS], [study.resampled(arm, name) for name in _SETS]) for arm in study.arms}
+    for name in _SETS:
         others = [arm for arm in study.arms if arm != REFERENCE]
         compared = {arm: study.compare(arm, name) for arm in others}
         for arm, p in zip(others, holm(compared[arm]["p"] for arm in others), strict=True):
@@ -155,7 +155,7 @@ def summarise(study: Study) -> dict[str, Any]:
         recipes[arm]["train_seconds"] = _mean(run["train_seconds"] for run in study.runs[arm].values())
         recipes[arm]["curve"] = _curve(study, arm)
         recipes[arm]["hard"]["by_difference"] = _by_difference(study, arm)
-    return {"reference": REFERENCE, "seeds": study.seeds, "questions": {n: study.right(REFERENCE, n).shape[1] for n in SETS}, "recipes": recipes,
+    return {"reference": REFERENCE, "seeds": study.seeds, "questions": {n: study.right(REFERENCE, n).shape[1] for n in _SETS}, "recipes": recipes,
             "budget": _budget(study)}  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def tables(summary: dict[str, Any]) -> str:
     """The results as Markdown."""
     recipes, seeds = summary["recipes"], ", ".join(map(str, summary["seeds"]))
     lines = []
-    for name in SETS:
+    for name in _SETS:
         lines += [f"### {name.capitalize()} to say", "", f"{summary['questions'][name]} questions, seeds {seeds}.", ""]
         lines += _table("arm | right | 95 % | per seed | difference | 95 % | p (Holm) | steps | s an answer",
                         (_accuracy_row(arm, r[name]) for arm, r in recipes.items()))  # fmt: skip

@@ -18,7 +18,7 @@ from latentomni.positions import latent_places
 from latentomni.sequence import ClipFeatures, Sequence, collate
 from latentomni.training.examples import Example
 
-__all__ = ["Batch", "make_batch", "pack"]
+__all__ = ["Batch", "make_batch", "make_batches", "pack"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +100,11 @@ def make_batch(thinker: Thinker, examples: list[Example], packs: list[int] | Non
         _index([(b, at + i, int(w.midpoint_s * POSITIONS_PER_SECOND)) for (b, at), e in placed for i, w in e.asked], 3, device),
         partial(fed, encode) if encode else None,
     )  # fmt: skip
+
+
+def make_batches(thinker: Thinker, examples: list[Example], rows: int) -> list[Batch]:
+    """Micro-batches of so many examples, the last of what is left."""
+    return [make_batch(thinker, examples[k : k + rows]) for k in range(0, len(examples), rows)]
 
 
 def _starts(examples: list[Example], packs: list[int] | None) -> list[tuple[int, int]]:

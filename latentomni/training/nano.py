@@ -27,9 +27,9 @@ from latentomni.memory import peak_bytes
 from latentomni.modeling import Thinker
 from latentomni.runtime import DONORS_FILE
 from latentomni.sequence import ClipFeatures, no_clip
-from latentomni.training.batches import Batch, make_batch
+from latentomni.training.batches import Batch, make_batch, make_batches
 from latentomni.training.donors import build_donors
-from latentomni.training.examples import Example, build_example
+from latentomni.training.examples import build_example
 from latentomni.training.feedback import Phase
 from latentomni.training.loop import FitSpec, Stage, check_run, fit, write_recipe
 from latentomni.training.losses import LossSpec, Objective
@@ -38,7 +38,7 @@ from latentomni.training.towers import TowerObjective, scale_features
 from latentomni.training.turns import Segment, Turn
 from latentomni.training.validation import validate
 
-__all__ = ["NanoRecipe", "choose_nuances", "choose_questions", "in_batches", "noisy", "plan_nano", "question_turn", "train_nano"]
+__all__ = ["NanoRecipe", "choose_nuances", "choose_questions", "noisy", "plan_nano", "question_turn", "train_nano"]
 
 _LOSSES = LossSpec(
     alignment=4.0, alignment_reduction="mean", sync=0.02, clock=0.5, search=0.5,
@@ -256,7 +256,7 @@ def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, rows: int,
         if is_narrated:
             turns.append(Turn("Describe the clip.", Mode.DIRECT, (narration(pool.worlds[i]),), "narration"))
         examples.append(build_example(thinker, noisy(pool.features[i]), turns, isolated=rng.random() >= talk))
-    batches = in_batches(thinker, examples, rows)
+    batches = make_batches(thinker, examples, rows)
     nothing, comparisons = no_clip(thinker.hidden_size), []
     for i in rng.integers(len(pool.worlds), size=compare):
         asked = [q for q in pool.questions[i] if q.family == "sync"]
@@ -277,11 +277,6 @@ def choose_nuances(rng: np.random.Generator, world: World, count: int) -> list[N
     """`count` different questions about nuances."""
     asked = nuances(world) if count else ()
     return [asked[k] for k in rng.choice(len(asked), count, replace=False)] if count else []
-
-
-def in_batches(thinker: Thinker, examples: list[Example], rows: int) -> list[Batch]:
-    """Micro-batches of so many rows, the last of what is left."""
-    return [make_batch(thinker, examples[k : k + rows]) for k in range(0, len(examples), rows)]
 
 
 def noisy(clip: ClipFeatures, std: float = 0.05) -> ClipFeatures:
