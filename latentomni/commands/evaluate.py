@@ -34,6 +34,7 @@ def add_to(commands: Any) -> None:
     add_mode(parser)
     _add_draw(parser, 1000)
     _add_causal(kinds)
+    _add_evidence(kinds)
 
 
 def _add_causal(kinds: Any) -> None:
@@ -46,10 +47,27 @@ def _add_causal(kinds: Any) -> None:
         "eval causal --data avworld --checkpoint runs/nano/checkpoint --write-card",
         "eval causal --data build/test/train.jsonl --n 100",
     )
-    parser.add_argument("--data", required=True, metavar=f"{_AVWORLD}|FILE", help="held-out AV World, or JSONL as docs/DATA.md describes it")
-    add_model(parser, "--checkpoint")
+    _add_data(parser)
     _add_draw(parser, 300)
     parser.add_argument("--write-card", action="store_true", help="put the result into the checkpoint's README.md")
+
+
+def _add_evidence(kinds: Any) -> None:
+    parser = add_command(
+        kinds,
+        "evidence",
+        _run_evidence,
+        "Hold the moments that latents are most similar to against the true windows, beside guesses that need no latents.",
+        "eval evidence --data avworld --json",
+        "eval evidence --data build/test/train.jsonl --n 100",
+    )
+    _add_data(parser)
+    _add_draw(parser, 300)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", required=True, metavar=f"{_AVWORLD}|FILE", help="held-out AV World, or JSONL as docs/DATA.md describes it")
+    add_model(parser, "--checkpoint")
 
 
 def _add_draw(parser: argparse.ArgumentParser, n: int) -> None:
@@ -95,7 +113,7 @@ def _run_causal(args: argparse.Namespace, say: Callable[..., None]) -> dict[str,
     from latentomni.markdown import write_section
 
     folder = _card_folder(args.model) if args.write_card else None
-    runtime, cases = _causal_cases(args)
+    runtime, cases = _cases(args)
     is_avworld = args.data == _AVWORLD
     sampling = SamplingSpec(max_new_tokens=96, max_blocks=2) if is_avworld else SamplingSpec()  # as `eval avworld` asks
     results = {"data": "AV World" if is_avworld else Path(args.data).name}
@@ -107,7 +125,7 @@ def _run_causal(args: argparse.Namespace, say: Callable[..., None]) -> dict[str,
     return {**results, **_about(runtime, args)}
 
 
-def _causal_cases(args: argparse.Namespace) -> tuple["Runtime", list["Case"]]:
+def _cases(args: argparse.Namespace) -> tuple["Runtime", list["Case"]]:
     """Held-out questions of AV World; of a file the first rows or, with a seed, any."""
     from latentomni.evaluation.cases import avworld_cases, record_cases
     from latentomni.runtime import Runtime
@@ -121,6 +139,23 @@ def _causal_cases(args: argparse.Namespace) -> tuple["Runtime", list["Case"]]:
         random.Random(args.seed).shuffle(records)
     runtime = Runtime.load(args.model, quantization=args.quantization)
     return runtime, record_cases(runtime.thinker, records[: args.n], runtime.read, _progress)
+
+
+def _run_evidence(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
+    from latentomni.evaluation.evidence import evaluate_evidence
+
+    runtime, cases = _cases(args)
+    results = evaluate_evidence(runtime, cases, args.seed or 0, _progress)
+    say(f"{'':16}  hit@1   hit@5     mrr")
+    for name, told in {"latents": results, **results["modalities"], "chance": results["chance"]}.items():
+        say(f"{name:16}{_figure(told['hit_at_1'])}{_figure(told['hit_at_5'])}{_figure(told['mrr'])}")
+    for name, hit in results["baselines"].items():
+        say(f"{name:16}{_figure(hit)}")
+    best = max(hit for hit in results["baselines"].values() if hit is not None)
+    factor = 1.15 if best >= 0.6 else 1.5
+    verdict = "at least" if results["hit_at_1"] >= factor * best else "less than"
+    say(f"Latents point at the right moment {results['hit_at_1'] / best:.2f} times as often as the best guess, {verdict} the {factor} times asked for.")
+    return {"data": args.data if args.data == _AVWORLD else Path(args.data).name, **results, **_about(runtime, args)}
 
 
 def _card_folder(model: str) -> Path:

@@ -24,7 +24,7 @@ from latentomni.modeling import Thinker
 from latentomni.runtime import DONORS_FILE
 from latentomni.study.arms import ARMS, StudyArm
 from latentomni.study.report import START_FILE
-from latentomni.study.scores import ScoreSpec, Set, question_sets, score_arm
+from latentomni.study.scores import ScoreSpec, Set, question_sets, score_arm, score_start
 from latentomni.training.batches import Batch, make_batches
 from latentomni.training.examples import build_example
 from latentomni.training.feedback import Phase
@@ -87,8 +87,11 @@ def run_study(out: Path, logs: Path, spec: StudySpec, say: Callable[[str], None]
     todo = [run for run, file in files.items() if not file.is_file()]
     if not todo:
         return 0
-    start = spec.begin_from or _make_start(out, logs, spec)
+    start = spec.begin_from or _make_start(out / "start", spec.start)
     pool, sets = _material(start, spec, progress)
+    with FileLock(out / "start.lock"):
+        if not (logs / START_FILE).is_file():
+            _write(logs / START_FILE, _start_log(start, out / "start", sets, spec))
     done = 0
     for wait_s in (0, -1):  # what no other process has, then, having waited for it, what another left
         for number, (seed, name) in enumerate(todo, 1):
@@ -109,16 +112,17 @@ def _check_logs(logs: Path, digest: str) -> None:
         require(found == digest, f"{path} is of a study with other settings; choose another --logs.")
 
 
-def _make_start(out: Path, logs: Path, spec: StudySpec) -> str:
-    """The checkpoint that all begin from, and its log beside those of the runs."""
-    made = out / "start"
-    with FileLock(out / "start.lock"):
-        if not (made / "checkpoint" / DONORS_FILE).is_file():  # written last
-            train_nano(made, spec.start, resume=True)
-        if not (logs / START_FILE).is_file():
-            curve = [line for part in ("towers", "language") for line in _read_log(made / part)]
-            _write(logs / START_FILE, {"study": spec.digest, "curve": curve})
-    return str(made / "checkpoint")
+def _make_start(out: Path, recipe: NanoRecipe) -> str:
+    """The checkpoint that all begin from."""
+    with FileLock(out.with_suffix(".lock")):
+        if not (out / "checkpoint" / DONORS_FILE).is_file():  # written last
+            train_nano(out, recipe, resume=True)
+    return str(out / "checkpoint")
+
+
+def _start_log(start: str, out: Path, sets: dict[str, Set], spec: StudySpec) -> dict[str, Any]:
+    curve = [] if spec.begin_from else [line for part in ("towers", "language") for line in _read_log(out / part)]
+    return {"study": spec.digest, "accuracy": score_start(checkpoints.load(start, dtype=torch.float32), sets), "curve": curve}
 
 
 def _read_log(folder: Path) -> list[dict[str, Any]]:

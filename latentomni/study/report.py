@@ -25,11 +25,11 @@ _RESAMPLES = 4000
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """runs: by arm, then seed, as `run_study` logs them; every arm has every seed. start: the curve of what all began from, empty
-    where that was a checkpoint at hand."""
+    """runs: by arm, then seed, as `run_study` logs them; every arm has every seed. start: the same of what all began from, whose curve
+    is empty where it was a checkpoint at hand."""
 
     runs: dict[str, dict[int, dict[str, Any]]]
-    start: list[dict[str, Any]]
+    start: dict[str, Any]
 
     @property
     def arms(self) -> list[str]:
@@ -105,17 +105,15 @@ def read_study(folder: Path) -> Study:
     return Study(runs, _read_start(folder / START_FILE, first[0]))
 
 
-def _read_start(path: Path, study: str) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
+def _read_start(path: Path, study: str) -> dict[str, Any]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        start, curve = told["study"], list(told["curve"])
-    except (ValueError, KeyError, TypeError) as error:
+        start = {key: told[key] for key in ("accuracy", "curve")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is no start of a study ({type(error).__name__}: {error}); remove it and run `study` again.") from None
-    if start != study:
+    if told["study"] != study:
         raise DataError(f"{path} is of another study than the runs beside it; keep one study to a folder.")
-    return curve
+    return start
 
 
 def _place(name: str) -> int:
@@ -156,13 +154,13 @@ def summarise(study: Study) -> dict[str, Any]:
         recipes[arm]["curve"] = _curve(study, arm)
         recipes[arm]["hard"]["by_difference"] = _by_difference(study, arm)
     return {"reference": REFERENCE, "seeds": study.seeds, "questions": {n: study.right(REFERENCE, n).shape[1] for n in _SETS}, "recipes": recipes,
-            "budget": _budget(study)}  # fmt: skip
+            "start": study.start["accuracy"], "budget": _budget(study)}  # fmt: skip
 
 
 def _budget(study: Study) -> dict[str, Any]:
     """Seconds, each run's added up as though one had followed the other."""
     runs = [run for seeds in study.runs.values() for run in seeds.values()]
-    clocks = [line["seconds"] for line in study.start if "seconds" in line]
+    clocks = [line["seconds"] for line in study.start["curve"] if "seconds" in line]
     ends = [now for now, after in zip(clocks, [*clocks[1:], 0.0], strict=False) if after < now]  # it begins anew with the language model
     return {"runs": len(runs), "devices": sorted({f"{run['device']}, {run['threads']} thread{'s' * (run['threads'] > 1)}" for run in runs}),
             "start_s": _rounded(sum(ends)), "train_s": _rounded(sum(r["train_seconds"] for r in runs)),
@@ -220,6 +218,8 @@ def tables(summary: dict[str, Any]) -> str:
         lines += _table("arm | window IoU | visual hit | audio hit | other clip's latents: drop | follows donor (mean latents) | markers alone | "
                         "variance between clips | rank", (_latents_row(arm, r[name]) for arm, r in recipes.items() if "causal" in r[name]))  # fmt: skip
         lines += _table("arm | attention on the clip | on latents | on the clip, were it even", (_attention_row(arm, r[name]) for arm, r in recipes.items()))
+    lines += ["### The start", "", "What all began from, asked in each mode.", ""]
+    lines += _table(f"mode | {' | '.join(_SETS)}", (f"| {mode} | {' | '.join(_figure(told[n]) for n in _SETS)} |" for mode, told in summary["start"].items()))
     return "\n".join([*lines, *_budget_lines(summary["budget"])]).rstrip()
 
 

@@ -24,7 +24,7 @@ from latentomni.modeling import Thinker
 from latentomni.processing import add_question, new_sequence
 from latentomni.study.arms import StudyArm
 
-__all__ = ["ScoreSpec", "question_sets", "score_arm"]
+__all__ = ["ScoreSpec", "question_sets", "score_arm", "score_start"]
 
 _TRIED = (Arm.INTACT, Arm.MEAN, Arm.OTHER_CLIP, Arm.REMOVED_MARKERS_KEPT, Arm.MARKERS_REMOVED)
 _SAMPLING = SamplingSpec(max_new_tokens=160, max_blocks=2)  # the longest true answer in words has 96
@@ -63,6 +63,11 @@ def _by_place(case: Case, question: Nuance) -> Case:
     return replace(case, answer=str(place(case.closing)), parse=place, candidates=("first", "second"))
 
 
+def score_start(thinker: Thinker, sets: dict[str, Set]) -> dict[str, dict[str, float]]:
+    """Accuracy in every mode on each set, before any arm has learned."""
+    return {str(mode): {name: round(float(np.mean(_right(asked, _told(thinker, mode, asked)))), 4) for name, asked in sets.items()} for mode in Mode}
+
+
 def score_arm(thinker: Thinker, arm: StudyArm, sets: dict[str, Set], spec: ScoreSpec) -> dict[str, Any]:
     """Scores of each set. right: a 1 or 0 per question, in their fixed order, so that arms can be compared in pairs."""
     return {"sets": {name: _score_set(thinker, arm, asked, spec) for name, asked in sets.items()}}
@@ -70,9 +75,9 @@ def score_arm(thinker: Thinker, arm: StudyArm, sets: dict[str, Set], spec: Score
 
 def _score_set(thinker: Thinker, arm: StudyArm, asked: Set, spec: ScoreSpec) -> dict[str, Any]:
     began = time.perf_counter()
-    told = list(answer_batches(thinker, [(case.features, q.text) for case, q in asked], arm.mode, max_new_tokens=_SAMPLING.max_new_tokens))
+    told = _told(thinker, arm.mode, asked)
     seconds = time.perf_counter() - began
-    right = [parse_answer(q.family, a.text) == q.answer for (_, q), a in zip(asked, told, strict=True)]
+    right = _right(asked, told)
     scores = {
         "clips": [case.clip for case, _ in asked],
         "families": [q.family for _, q in asked],
@@ -88,6 +93,14 @@ def _score_set(thinker: Thinker, arm: StudyArm, asked: Set, spec: ScoreSpec) -> 
     causal = evaluate_causal(thinker, [case for case, _ in asked[: spec.changed]], _SAMPLING, arms=_TRIED, moves_input=False)
     kept = ("arms", "follows_donor", "follows_donor_control", "marker_only_share", "between_clip_variance", "effective_rank", "raw_cosine")
     return scores | {"window_iou": _window_iou(asked, told), "evidence": _evidence(thinker, asked, told), "causal": {k: causal[k] for k in kept}}
+
+
+def _told(thinker: Thinker, mode: Mode, asked: Set) -> list[Answer]:
+    return list(answer_batches(thinker, [(case.features, q.text) for case, q in asked], mode, max_new_tokens=_SAMPLING.max_new_tokens))
+
+
+def _right(asked: Set, told: list[Answer]) -> list[bool]:
+    return [parse_answer(q.family, a.text) == q.answer for (_, q), a in zip(asked, told, strict=True)]
 
 
 def _window_iou(asked: Set, told: list[Answer]) -> float:

@@ -12,6 +12,7 @@ from visualizers.charts import draw_chart, plot_chart
 from visualizers.study import compute_charts
 
 N = 100
+START = {"latent": {"easy": 0.7, "hard": 0.5}, "direct": {"easy": 0.4, "hard": 0.5}}
 
 
 def run(arm, seed, share, kind="latent"):
@@ -40,7 +41,7 @@ def logs(tmp_path):
             (folder / f"{made['arm']}-{seed}.json").write_text(json.dumps(made))
     seconds = (10.0, 50.0, 100.0, 300.0, 900.0)  # towers, then the language model, whose clock begins anew
     curve = [{"stage": "narrate", "step": 1, "seconds": s} for s in (*seconds[:2], 40.0, *seconds[2:])]
-    (folder / "start.json").write_text(json.dumps({"study": "a", "curve": [*curve, {"stage": "widen", "validation": {}}]}))
+    (folder / "start.json").write_text(json.dumps({"study": "a", "accuracy": START, "curve": [*curve, {"stage": "widen", "validation": {}}]}))
     return folder
 
 
@@ -67,8 +68,7 @@ def test_the_budget_adds_up_what_the_logs_say(logs):
     summary = summarise(read_study(logs))
     assert summary["budget"] == {"runs": 9, "devices": ["cpu, 1 thread"], "start_s": 950.0, "train_s": 540.0, "score_s": 270.0}
     assert "9 minutes of training and 4 of scoring in all, 1.5 a run; 16 minutes of training for the start." in tables(summary)
-    (logs / "start.json").unlink()
-    assert summarise(read_study(logs))["budget"]["start_s"] == 0.0
+    assert summary["start"] == START and "| direct | 0.400 | 0.500 |" in tables(summary)
 
 
 def test_seeds_that_disagree_widen_the_interval(logs):
@@ -121,7 +121,8 @@ def test_charts_hold_the_figures_and_are_drawn_in_their_places(logs):
         (lambda f: (f / "no-sync-1.json").write_text(json.dumps(run("no-sync", 1, 0.5) | {"study": "b"})), "no-sync-1.json is of another study"),
         (lambda f: [p.unlink() for p in f.glob("latentomni-*")], "holds no run of the arm latentomni"),
         (lambda f: (f / "start.json").write_text("[]"), r"start\.json is no start of a study .TypeError"),
-        (lambda f: (f / "start.json").write_text('{"study": "b", "curve": []}'), r"start\.json is of another study"),
+        (lambda f: (f / "start.json").unlink(), r"start\.json is no start of a study .FileNotFoundError"),
+        (lambda f: (f / "start.json").write_text('{"study": "b", "accuracy": {}, "curve": []}'), r"start\.json is of another study"),
     ],
 )
 def test_logs_that_are_missing_or_damaged_are_named(logs, damage, said):
