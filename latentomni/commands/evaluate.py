@@ -3,10 +3,12 @@
 import argparse
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentomni.commands.arguments import add_command, add_mode, add_model, positive
+from latentomni.commands.arguments import add_command, add_mode, add_model, new_folder, positive
+from latentomni.commands.settings import add_settings, given_settings
 from latentomni.config import Mode
 from latentomni.errors import RequestError
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["add_to"]
 
 _AVWORLD = "avworld"
+_BENCHMARKS = ("daily-omni", "worldsense", "omnivideobench", "lvomnibench", "videomme")
+_LONGEST_S, _LARGEST_BYTES = 3 * 3600, 16 * 2**30  # of a benchmark's video
 
 
 def add_to(commands: Any) -> None:
@@ -35,6 +39,8 @@ def add_to(commands: Any) -> None:
     _add_draw(parser, 1000)
     _add_causal(kinds)
     _add_evidence(kinds)
+    for name in _BENCHMARKS:
+        _add_benchmark(kinds, name)
 
 
 def _add_causal(kinds: Any) -> None:
@@ -63,6 +69,25 @@ def _add_evidence(kinds: Any) -> None:
     )
     _add_data(parser)
     _add_draw(parser, 300)
+
+
+def _add_benchmark(kinds: Any, name: str) -> None:
+    parser = add_command(
+        kinds,
+        name,
+        partial(_run_benchmark, name),
+        "Ask a public benchmark's questions, from its files as they are published; what cannot be asked counts as wrong and is listed.",
+        f"eval {name} --data data/{name} --json",
+        f"eval {name} --data data/{name} --checkpoint Qwen/Qwen2.5-Omni-7B --quantization nf4 --predictions runs/{name}.jsonl",
+        f"eval {name} --data data/{name} --checkpoint runs/tuned --against runs/{name}.jsonl",
+    )
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="its questions and videos; fetched from its publisher by you")
+    add_model(parser, "--checkpoint")
+    parser.add_argument("--n", type=positive, help="the first questions; default: all")
+    parser.add_argument("--predictions", type=Path, metavar="FILE", help="write every answer as it comes, and go on where it holds some")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="predictions of another model: say by how much this one is better")
+    parser.add_argument("--traces", type=new_folder, metavar="DIR", help="keep the run of every question, to look into")
+    add_settings(parser)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +181,31 @@ def _run_evidence(args: argparse.Namespace, say: Callable[..., None]) -> dict[st
     verdict = "at least" if results["hit_at_1"] >= factor * best else "less than"
     say(f"Latents point at the right moment {results['hit_at_1'] / best:.2f} times as often as the best guess, {verdict} the {factor} times asked for.")
     return {"data": args.data if args.data == _AVWORLD else Path(args.data).name, **results, **_about(runtime, args)}
+
+
+def _run_benchmark(name: str, args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
+    from latentomni.config import MediaLimits
+    from latentomni.evaluation.benchmarks import read_benchmark
+    from latentomni.evaluation.harness import compare_predictions, evaluate_benchmark, read_predictions, score_benchmark
+    from latentomni.runtime import Runtime
+
+    items = read_benchmark(name, args.data)[: args.n]
+    others = read_predictions(args.against)[1] if args.against else {}
+    reading, latent, sampling = given_settings(args)
+    if latent:
+        raise RequestError("A benchmark asks a model as it was trained; leave out --instants, --positions and --flow.")
+    runtime = Runtime.load(args.model, MediaLimits(_LONGEST_S, _LARGEST_BYTES), args.quantization)
+    lines = evaluate_benchmark(runtime, name, items, Mode(args.mode or runtime.spec.default_mode), sampling, reading, args.predictions,
+                               args.traces, _progress)  # fmt: skip
+    results = score_benchmark(items, lines)
+    say(f"{results['accuracy']:.3f} of {results['n']} right; chance {results['chance']:.3f}; {len(results['failed'])} could not be asked, "
+        f"{len(results['unread'])} answers name no option; both count as wrong.")  # fmt: skip
+    for group, values in results["categories"].items():
+        say(f"{group}: " + ", ".join(f"{value} {told['accuracy']:.3f} ({told['n']})" for value, told in values.items()))
+    if others:
+        results["against"] = compare_predictions(lines, others)
+        say("Better by {difference:+.3f} on {n} questions, 95 %: {interval}.".format(**results["against"]))
+    return {**results, "benchmark": name, **_about(runtime, args)}
 
 
 def _card_folder(model: str) -> Path:

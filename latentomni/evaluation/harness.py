@@ -1,0 +1,124 @@
+"""Public benchmarks asked of a model: every question counts, those that could not be asked as wrong, and each is kept as it comes."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentomni.config import Mode, ReadingSpec, SamplingSpec
+from latentomni.errors import DataError, LatentOmniError
+from latentomni.evaluation.benchmarks import BENCHMARKS, Item, option_of
+from latentomni.runtime import Runtime
+
+__all__ = ["compare_predictions", "evaluate_benchmark", "read_predictions", "score_benchmark"]
+
+_RESAMPLES = 10_000
+
+Lines = dict[str, dict[str, Any]]  # by the id of the question
+
+
+def evaluate_benchmark(runtime: Runtime, name: str, items: list[Item], mode: Mode, sampling: SamplingSpec, reading: ReadingSpec,
+                       predictions: Path | None = None, traces: Path | None = None, progress: Callable = lambda items, _: items) -> Lines:  # fmt: skip
+    """Ask every item: what came of each, by its id.
+
+    predictions: a file of these as JSON lines, that is gone on with where it holds some already. traces: a folder for the run of every
+    question. reading: but for the sound, which Video-MME is asked without. Raises DataError where the predictions are of another
+    model or other settings.
+    """
+    reading = replace(reading, sound=reading.sound and BENCHMARKS[name].hears)
+    settings = {"benchmark": name, "model": runtime.thinker.name, "quantization": str(runtime.thinker.quantization), "mode": str(mode),
+                "sampling": vars(sampling), "reading": reading.to_dict()}  # fmt: skip
+    done = _begun(predictions, settings)
+    if traces:
+        traces.mkdir(parents=True, exist_ok=True)
+    for item in progress(items, name):
+        if item.id not in done:
+            done[item.id] = _asked(runtime, item, mode, sampling, reading, traces)
+            if predictions:
+                with predictions.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(done[item.id]) + "\n")
+    return {item.id: done[item.id] for item in items}
+
+
+def _asked(runtime: Runtime, item: Item, mode: Mode, sampling: SamplingSpec, reading: ReadingSpec, traces: Path | None) -> dict[str, Any]:
+    began = time.perf_counter()
+    told = {"id": item.id, "video": item.video.name, "answer": item.answer, "chosen": None, "right": False, "text": "", "windows_s": [], "failed": ""}
+    try:
+        trace = runtime.answer(runtime.read(item.video, reading=reading), item.prompt, mode, sampling)
+        if traces:
+            trace.save(traces / f"{item.id}.zip")
+    except LatentOmniError as error:
+        return told | {"failed": str(error), "seconds": round(time.perf_counter() - began, 2)}
+    chosen = option_of(trace.answer, item.options)
+    windows = [[block.window.start_s, block.window.end_s] for block in trace.blocks]
+    return told | {"chosen": chosen, "right": chosen == item.answer, "text": trace.answer, "windows_s": windows,
+                   "seconds": round(time.perf_counter() - began, 2)}  # fmt: skip
+
+
+def score_benchmark(items: list[Item], lines: Lines) -> dict:
+    """Keys as in the command line's contract; failed: what could not be asked, unread: answers that name no option."""
+    told = [lines[item.id] for item in items]
+    groups: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for item, line in zip(items, told, strict=True):
+        for group, value in item.categories.items():
+            groups[group][value].append(line["right"])
+    return {
+        "n": len(items),
+        "accuracy": _mean([line["right"] for line in told]),
+        "chance": _mean([1 / len(item.options) for item in items]),
+        "categories": {g: {v: {"accuracy": _mean(right), "n": len(right)} for v, right in sorted(values.items())} for g, values in groups.items()},
+        "failed": [{"id": line["id"], "why": line["failed"]} for line in told if line["failed"]],
+        "unread": [line["id"] for line in told if line["chosen"] is None and not line["failed"]],
+    }
+
+
+def _mean(values: list) -> float:
+    return round(float(np.mean(values)), 4)
+
+
+def _begun(file: Path | None, settings: dict[str, Any]) -> Lines:
+    """What a file of predictions holds, by question; a new one gets the settings as its first line."""
+    if file is None:
+        return {}
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+        return {}
+    known, lines = read_predictions(file)
+    if known != json.loads(json.dumps(settings)):
+        raise DataError(f"{file} holds predictions of another model or with other settings; give another file.")
+    return lines
+
+
+def read_predictions(file: Path) -> tuple[dict[str, Any], Lines]:
+    """Settings and lines by question of what `evaluate_benchmark` wrote; half a line at the end, as a kill leaves it, is cut off. Raises
+    DataError for anything else."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        settings, *lines = [json.loads(line) for line in whole.splitlines()]
+        known = settings, {line["id"]: line for line in lines}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} holds no predictions ({type(error).__name__}: {error}); give a file that `eval` wrote.") from None
+    if whole != text:
+        file.write_text(whole, encoding="utf-8")
+    return known
+
+
+def compare_predictions(lines: Lines, others: Lines) -> dict[str, Any]:
+    """How much better the first answered than the second: over the questions that both were asked, with the 95 % interval of a bootstrap over
+    videos (all questions about one go together)."""
+    shared = [name for name in lines if name in others]
+    if not shared:
+        raise DataError("The two files of predictions share no question; compare runs of one benchmark.")
+    gain = np.array([float(lines[name]["right"]) - float(others[name]["right"]) for name in shared])
+    videos = np.unique([lines[name]["video"] for name in shared], return_inverse=True)[1]
+    sums, counts = np.bincount(videos, gain), np.bincount(videos)
+    drawn = np.random.default_rng(0).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), _RESAMPLES)
+    interval = np.percentile(drawn @ sums / (drawn @ counts), [2.5, 97.5])
+    return {"n": len(shared), "difference": round(float(gain.mean()), 4), "interval": [round(float(end), 4) for end in interval]}
