@@ -3,11 +3,10 @@
 import re
 from itertools import permutations
 
-from latentomni.avworld.vocabulary import COLOURS, COUNTS, PLACES, SHAPES, SOUNDS
+from latentomni.avworld.vocabulary import COLOURS, COUNTS, ORDINALS, PLACES, SHAPES, SOUNDS
 
 __all__ = ["answers", "parse_answer"]
 
-_OBJECTS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 _ANSWERS = {
     "colour": COLOURS,
     "shape": SHAPES,
@@ -17,10 +16,7 @@ _ANSWERS = {
     "count": COUNTS,
     "order": COLOURS,
     "pair": tuple(f"{first} and {then}" for first, then in permutations(COLOURS, 2)),
-    "shade": SOUNDS,
-    "loudness": _OBJECTS,
-    "pitch": _OBJECTS,
-    "onset": _OBJECTS,
+    **dict.fromkeys(("shade", "loudness", "pitch", "onset"), ORDINALS),
 }
 
 

@@ -1,8 +1,9 @@
 """Questions that words answer badly: which of two moments is bluer, louder, higher or sooner, by however little.
 
-Louder and higher are meant for the sound's kind, since two scenes never have the same; an onset counts from when the object
-appears. Each needs both modalities: a moment is named by its sound where the picture is compared, and by its object where
-the sound is.
+The answer is the moment's place in the question, "first" or "second": a name to copy is a skill beside the comparison, and takes a
+small model longer to learn. Louder and higher are meant for the sound's kind, since two scenes never have the same; an onset
+counts from when the object appears. Each needs both modalities: a moment is named by its sound where the picture is compared, and
+by its object where the sound is.
 """
 
 import math
@@ -13,6 +14,7 @@ from itertools import combinations, count, islice
 import numpy as np
 
 from latentomni.avworld.questions import Question, Step
+from latentomni.avworld.vocabulary import ORDINALS
 from latentomni.avworld.world import SPLITS, Scene, World, sample_world
 
 __all__ = ["NUANCES", "Nuance", "heldout_nuances", "nuances"]
@@ -101,7 +103,7 @@ def _ask(kind: str, pair: tuple[Scene, Scene], rng: np.random.Generator) -> Nuan
     asked = NUANCES[kind]
     names = [s.sound if asked.by_sound else s.object for s in pair]
     best, other = _greater_first(kind, *pair)
-    answer = best.sound if asked.by_sound else best.object
+    answer = ORDINALS[pair.index(best)]
     verb = "listen" if asked.by_sound else "look"
     return Nuance(
         kind,

@@ -2,13 +2,14 @@
 
 import numpy as np
 
-__all__ = ["COLOURS", "COUNTS", "PLACES", "SHAPES", "SOUNDS", "held_out"]
+__all__ = ["COLOURS", "COUNTS", "ORDINALS", "PLACES", "SHAPES", "SOUNDS", "held_out"]
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")
 SHAPES = ("circle", "square", "triangle", "star")
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 SOUNDS = ("bell", "buzz", "chirp", "clicks", "siren", "drum")
 COUNTS = ("once", "twice", "three times")
+ORDINALS = ("first", "second")
 
 
 def held_out(colour: np.ndarray | int, shape: np.ndarray | int, sound: np.ndarray | int) -> np.ndarray | bool:

@@ -35,12 +35,17 @@ from latentomni.training.pool import ClipPool
 
 __all__ = ["StudySpec", "run_study"]
 
+_WEIGHING, _JOINING = 220, 260  # steps: comparing alone, then with all else
+
 
 def _start() -> NanoRecipe:
     """nano's first stages, with questions of both sets and every way to answer as often as the others."""
     alike = {"latent": 1, "text_cot": 1, "direct": 1, "hard": 3, "talk": 0.0}
-    stages = [replace(s, draw=s.draw | alike) for s in NanoRecipe().stages if s.name in ("narrate", "localise", "widen")]
-    return NanoRecipe(rows=4, stages=tuple(stages))
+    seeing = [replace(s, draw=s.draw | alike) for s in NanoRecipe().stages if s.name in ("narrate", "localise", "widen")]
+    last = seeing[-1]
+    weigh = replace(last, name="weigh", steps=_WEIGHING, draw=dict.fromkeys(last.draw, 0) | {"weigh": 96}, forgets=True)
+    join = replace(last, name="join", steps=_JOINING, draw=last.draw | {"weigh": 24}, forgets=True)
+    return NanoRecipe(rows=4, stages=(*seeing, weigh, join))
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,13 @@ class StudySpec:
     seeds: tuple[int, ...] = (1, 2, 3)
     start: NanoRecipe = field(default_factory=_start)
     begin_from: str = ""
-    anchors: int = 90
-    feedback: int = 60
+    anchors: int = 40
+    feedback: int = 40
     lr: float = 1e-3
-    clips: int = 8
+    clips: int = 4
     easy: int = 3
     hard: int = 3
-    pool: int = 2000
+    pool: int = 1000
     scores: ScoreSpec = field(default_factory=ScoreSpec)
 
     @property

@@ -20,6 +20,7 @@ from latentomni.avworld import questions, sample_world
 from latentomni.avworld.nuances import Nuance, nuances
 from latentomni.avworld.questions import Question
 from latentomni.avworld.truth import narration
+from latentomni.avworld.vocabulary import ORDINALS
 from latentomni.avworld.world import World
 from latentomni.config import Mode
 from latentomni.errors import require
@@ -50,12 +51,13 @@ _PLANNED_CLIPS = 96  # enough for a step of every stage
 
 
 def _mix(clips: int, latent: int, text_cot: int = 0, direct: int = 0, narrate: float = 0.0, talk: float = 0.0, compare: int = 0,
-         hard: int = 0) -> dict:  # fmt: skip
+         hard: int = 0, weigh: int = 0) -> dict:  # fmt: skip
     """clips: rows per step. latent, text_cot, direct: questions per row in each mode. narrate: share of steps with narration.
     talk: share of rows asked as one conversation instead of apart. compare: further rows of words alone, with one object asked for,
-    one seen, and only the yes or no to learn. hard: further questions per row about nuances, in each mode in turn."""
+    one seen, and only the yes or no to learn. hard: further questions per row about nuances, in each mode in turn. weigh: further rows about nuances,
+    in latents and in words in turn, with the reasoning given, no media, and only the answer to learn."""
     return {"clips": clips, "latent": latent, "text_cot": text_cot, "direct": direct, "narrate": narrate, "talk": talk, "compare": compare,
-            "hard": hard}  # fmt: skip
+            "hard": hard, "weigh": weigh}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,11 @@ def nano_tokenizer(recipe: NanoRecipe):
     has_nuances = any(stage.draw["hard"] for stage in recipe.stages)
     for seed in range(400):
         world = sample_world(seed, "train")
-        asked = questions(world) + (nuances(world) if has_nuances else ())
+        asked = [(q, q.closing) for q in questions(world)]
+        if has_nuances:  # closed with the moment's name, so that names are whole wherever they stand
+            asked += [(q, q.closing.replace(q.answer, q.steps[ORDINALS.index(q.answer)].asked)) for q in nuances(world)]
         lines.append(narration(world))
-        lines += [f"{q.text} {' '.join(s.lead for s in q.steps)} {q.closing}" for q in asked]
+        lines += [f"{q.text} {' '.join(s.lead for s in q.steps)} {closing}" for q, closing in asked]
     return checkpoints.build_tokenizer(lines, recipe.vocabulary)
 
 
@@ -243,7 +247,7 @@ def _draw_rows(thinker: Thinker, pool: ClipPool, recipe: NanoRecipe, stage: int,
 
 
 def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, rows: int, clips: int, latent: int, text_cot: int, direct: int,
-          narrate: float, talk: float, compare: int, hard: int) -> list[Batch]:  # fmt: skip
+          narrate: float, talk: float, compare: int, hard: int, weigh: int) -> list[Batch]:  # fmt: skip
     """One step's micro-batches: rows with the same number of questions in each mode about every clip, and comparisons without a clip
     (apart, since media go ahead without a mask only where every row begins with them)."""
     modes = [Mode.LATENT] * latent + [Mode.TEXT_COT] * text_cot + [Mode.DIRECT] * direct
@@ -261,6 +265,9 @@ def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, rows: int,
     for i in rng.integers(len(pool.worlds), size=compare):
         asked = [q for q in pool.questions[i] if q.family == "sync"]
         comparisons.append(build_example(thinker, nothing, [_comparison(asked[int(rng.integers(len(asked)))])]))
+    for i, mode in zip(rng.integers(len(pool.worlds), size=weigh), cycle((Mode.LATENT, Mode.TEXT_COT)), strict=False):
+        turn = replace(question_turn(choose_nuances(rng, pool.worlds[i], 1)[0], mode), group="comparison", given=True)
+        comparisons.append(build_example(thinker, noisy(pool.features[i]), [turn], shown=False))
     return batches + ([make_batch(thinker, comparisons)] if comparisons else [])
 
 

@@ -23,7 +23,7 @@ class Turn:
     """A question and its answer, texts and segments in turn; the last text is the answer.
 
     A segment becomes a latent block (latent), its window and caption (text-cot), or nothing (direct). group: of the last text,
-    which the losses weigh by it. given: the texts before the last are read, not learned."""
+    which the losses weigh by it. given: what stands before the last text is read, not learned."""
 
     question: str
     mode: Mode

@@ -29,7 +29,7 @@ class Killed(Exception):
 
 def told(folder):
     """Every log without what depends on the clock."""
-    runs = {path.name: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    runs = {path.name: json.loads(path.read_text()) for path in sorted(folder.glob("*-*.json"))}
     for run in runs.values():
         del run["train_seconds"], run["score_seconds"]
         for line in run["curve"]:
@@ -67,6 +67,8 @@ def test_killed_and_resumed_is_uninterrupted_and_nothing_is_run_twice(tmp_path):
     with pytest.raises(RequestError, match=r"direct-1\.json is of a study with other settings"):
         run_study(tmp_path / "new", out / "logs", other, said.append, plain)
     assert run_study(out, out / "logs", replace(SPEC, arms=("latentomni",)), said.append, plain) == 0  # a part of it is the same study
+    start = json.loads((out / "logs" / "start.json").read_text())
+    assert set(start["accuracy"]) == set(Mode) and start["curve"] == [] and start == json.loads((through / "logs" / "start.json").read_text())
     summary = summarise(read_study(out / "logs"))
     assert list(summary["recipes"]) == ["latentomni", "direct"] and summary["questions"] == {"easy": 4, "hard": 4}
     runs = told(out / "logs")

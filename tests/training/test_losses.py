@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from latentomni.attention_flow import Kind
 from latentomni.clock import Window
 from latentomni.config import Mode
 from latentomni.errors import RequestError
@@ -44,6 +45,22 @@ def test_of_a_turn_whose_texts_are_given_the_last_alone_is_learned(tiny64):
     assert [group for _, _, group in example.text_targets] == ["comparison"] * len(example.text_targets)
     learned = [token for _, token, _ in example.text_targets]
     assert tiny64.tokenizer.decode(learned) == " so no.<|im_end|>" and example.sequence.token_ids[-len(learned) :] == learned
+
+
+@pytest.mark.parametrize("turn", [TWO, ALOUD], ids=lambda t: str(t.mode))
+def test_reasoning_that_is_given_is_read_behind_no_media_and_nothing_of_it_learned(tiny64, features, turn):
+    given = replace(turn, group="comparison", given=True)
+    told, learned = (build_example(tiny64, features[0], [t], shown=t is not given) for t in (given, turn))
+    assert Kind.MEDIA in learned.sequence.kinds and Kind.MEDIA not in told.sequence.kinds
+    words, learned_words = ([t for t, k in zip(e.sequence.token_ids, e.sequence.kinds, strict=True) if k != Kind.MEDIA] for e in (told, learned))
+    assert words == learned_words  # the same is read
+    assert {group for _, _, group in told.text_targets} == {"comparison"} and told.asked == []
+    assert len(told.text_targets) == sum(group == "answer" for _, _, group in learned.text_targets)
+    assert all(torch.equal(a, b) for a, b in zip(told.anchors, learned.anchors, strict=True))
+    batch = make_batch(tiny64, [told])
+    assert not batch.exists.any() and Objective(tiny64, EVERYTHING).counts(batch)["alignment"] == 0
+    assert torch.equal(Phase().fill(tiny64, batch)[0], batch.anchors)  # the clip's own features stand in the slots
+    assert len(batch.anchors) == (2 * tiny64.spec.n_latents if turn is TWO else 0)
 
 
 @pytest.mark.parametrize("phase", [Phase(), Phase("jacobi", 2), Phase("rollout")], ids=lambda p: p.kind)
