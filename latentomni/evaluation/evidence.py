@@ -22,6 +22,7 @@ from latentomni.modeling import Thinker
 from latentomni.processing import add_question, new_sequence
 from latentomni.runtime import Runtime
 from latentomni.sequence import Sequence
+from latentomni.trace import Trace
 
 __all__ = ["BASELINES", "Ranking", "evaluate_evidence"]
 
@@ -49,6 +50,16 @@ class Ranking:
     @property
     def reciprocal_rank(self) -> float:
         return float(1 / (1 + self.is_right.argmax())) if self.is_right.any() else 0.0
+
+    @classmethod
+    def of_trace(cls, trace: Trace, modality: str, window: Window) -> "Ranking | None":
+        """By the latents of all of a run's blocks: a time's score is that of the block whose latents are most similar to it, on average. None
+        where the run has no such latents."""
+        scored = [[z.scores for z in block.latents if z.modality == modality and z.scores is not None] for block in trace.blocks]
+        blocks = [np.stack(scores) for scores in scored if scores]
+        moments = trace.moments(modality)
+        times_s = np.unique(np.stack([moments.start_s, moments.end_s], axis=1), axis=0)
+        return cls.of(np.max([block.astype(np.float32).mean(0) for block in blocks], axis=0), times_s, window) if blocks else None
 
     def chance(self) -> dict[str, float]:
         """The same of a ranking at random, exactly: moments are drawn without putting them back."""

@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from latentomni.clock import Window
 from latentomni.config import Mode, ReadingSpec, SamplingSpec
 from latentomni.errors import DataError, LatentOmniError
 from latentomni.evaluation.benchmarks import BENCHMARKS, Item, option_of
+from latentomni.evaluation.evidence import Ranking
 from latentomni.runtime import Runtime
+from latentomni.trace import Trace
 
-__all__ = ["compare_predictions", "evaluate_benchmark", "read_predictions", "score_benchmark"]
+__all__ = ["compare_predictions", "evaluate_benchmark", "read_predictions", "score_benchmark", "score_steps"]
 
 _RESAMPLES = 10_000
+_TOLERANCE_S = 2.0  # around a moment that annotators wrote down to the second
 
 Lines = dict[str, dict[str, Any]]  # by the id of the question
 
@@ -57,7 +61,20 @@ def _asked(runtime: Runtime, item: Item, mode: Mode, sampling: SamplingSpec, rea
     chosen = option_of(trace.answer, item.options)
     windows = [[block.window.start_s, block.window.end_s] for block in trace.blocks]
     return told | {"chosen": chosen, "right": chosen == item.answer, "text": trace.answer, "windows_s": windows,
-                   "seconds": round(time.perf_counter() - began, 2)}  # fmt: skip
+                   "steps": score_steps(item, trace), "seconds": round(time.perf_counter() - began, 2)}  # fmt: skip
+
+
+def score_steps(item: Item, trace: Trace) -> list[dict[str, Any]]:
+    """How the moments that the run's latents are most similar to stand to those that the annotators timed, two seconds around them allowed;
+    beside the middle of the clip and chance."""
+    told = []
+    for step in item.steps:
+        window = step.window and Window(max(step.window.start_s - _TOLERANCE_S, 0.0), step.window.end_s + _TOLERANCE_S)
+        ranking = window and Ranking.of_trace(trace, step.modality, window)
+        if ranking:
+            told.append({"modality": step.modality, "hit_at_1": ranking.hit(1), "hit_at_5": ranking.hit(5), "mrr": ranking.reciprocal_rank,
+                         "centre": float(window.contains(trace.clip.duration_s / 2)), "chance": ranking.chance()})  # fmt: skip
+    return told
 
 
 def score_benchmark(items: list[Item], lines: Lines) -> dict:
@@ -73,8 +90,19 @@ def score_benchmark(items: list[Item], lines: Lines) -> dict:
         "chance": _mean([1 / len(item.options) for item in items]),
         "categories": {g: {v: {"accuracy": _mean(right), "n": len(right)} for v, right in sorted(values.items())} for g, values in groups.items()},
         "failed": [{"id": line["id"], "why": line["failed"]} for line in told if line["failed"]],
+        "evidence": _evidence([step for line in told for step in line.get("steps", ())]),
         "unread": [line["id"] for line in told if line["chosen"] is None and not line["failed"]],
     }
+
+
+def _evidence(steps: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Of timed steps, where a benchmark has any."""
+    if not steps:
+        return None
+    names = ("hit_at_1", "hit_at_5", "mrr")
+    chance = {name: _mean([step["chance"][name] for step in steps]) for name in names}
+    baselines = {"uniform": chance["hit_at_1"], "centre": _mean([step["centre"] for step in steps])}
+    return {"steps": len(steps), **{name: _mean([step[name] for step in steps]) for name in names}, "baselines": baselines, "chance": chance}
 
 
 def _mean(values: list) -> float:

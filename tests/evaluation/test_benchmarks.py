@@ -12,8 +12,15 @@ from latentomni.cli import main
 from latentomni.clock import Window
 from latentomni.config import Mode, ReadingSpec, SamplingSpec
 from latentomni.errors import DataError
-from latentomni.evaluation.benchmarks import BENCHMARKS, Item, option_of, read_benchmark
-from latentomni.evaluation.harness import compare_predictions, evaluate_benchmark, read_predictions, score_benchmark
+from latentomni.evaluation.benchmarks import BENCHMARKS, Item, TimedStep, option_of, read_benchmark
+from latentomni.evaluation.evidence import Ranking
+from latentomni.evaluation.harness import (
+    compare_predictions,
+    evaluate_benchmark,
+    read_predictions,
+    score_benchmark,
+    score_steps,
+)
 from latentomni.runtime import Runtime
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -157,6 +164,23 @@ def test_video_mme_is_asked_without_sound(nano, tmp_path):
     from latentomni import open_trace
 
     assert open_trace(tmp_path / "traces" / "001-1.zip").reading["sound"] is False
+
+
+def test_timed_steps_are_held_against_the_runs_latents(nano, tmp_path):
+    """Nano asked as it was trained: its blocks find the scene, so a step timed there is a hit, and one timed elsewhere is none."""
+    place(tmp_path, "a.mp4")
+    asked = "Where is the object when the chirp plays?"
+    trace = ask(tmp_path / "a.mp4", asked, "nano")
+    true = trace.blocks[0].window
+    far = Window(6.5, 7.0) if true.start_s < 3 else Window(0.1, 0.4)
+    steps = (TimedStep("visual", true), TimedStep("audio", true), TimedStep("audio", far), TimedStep("visual", None))
+    item = Item("0", tmp_path / "a.mp4", asked, ("x", "y"), "A", {}, steps)
+    lines = {"0": {"id": "0", "right": False, "chosen": None, "failed": "", "steps": score_steps(item, trace)}}
+    told = score_benchmark([item], lines)["evidence"]
+    assert told["steps"] == 3 and told["hit_at_1"] == pytest.approx(2 / 3, abs=1e-3) and told["mrr"] > told["hit_at_1"]
+    assert 0 < told["chance"]["hit_at_1"] < 1 and set(told["baselines"]) == {"uniform", "centre"}
+    assert score_benchmark([item], {"0": lines["0"] | {"steps": []}})["evidence"] is None
+    assert Ranking.of_trace(ask(tmp_path / "a.mp4", asked, "nano", mode="direct"), "visual", true) is None
 
 
 def test_the_difference_of_two_models_is_paired_over_videos():
