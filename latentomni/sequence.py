@@ -132,6 +132,12 @@ class Sequence:
         closing, self.builder = self.builder.text(1)
         self._extend([e for _, e in reversed(brackets)], Kind.MEDIA, np.repeat(closing, len(brackets), axis=1))
 
+    def hide_media(self) -> None:
+        """Take the tokens of the clip out; all that comes later still stands on its clock."""
+        kept = [i for i, kind in enumerate(self.kinds) if kind != Kind.MEDIA]
+        for values in (self.token_ids, self.kinds, self.blocks, self.turns, self.flows, self.sources, *self.positions):
+            values[:] = [values[i] for i in kept]
+
     def begin_turn(self, flow: AttentionFlow, *, isolated: bool = False) -> None:
         """Start the next question. `isolated` (packing): it stands right behind the shared prefix, blind to other turns."""
         self.turn = -abs(self.turn) - 1 if isolated else self.turn + 1

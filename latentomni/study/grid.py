@@ -35,7 +35,7 @@ from latentomni.training.pool import ClipPool
 
 __all__ = ["StudySpec", "run_study"]
 
-_WEIGHING, _JOINING = 220, 260  # steps: comparing alone, then with all else
+_WEIGHING, _JOINING = 180, 160  # steps: comparing alone, then with all else
 
 
 def _start() -> NanoRecipe:
@@ -58,8 +58,8 @@ class StudySpec:
     seeds: tuple[int, ...] = (1, 2, 3)
     start: NanoRecipe = field(default_factory=_start)
     begin_from: str = ""
-    anchors: int = 40
-    feedback: int = 40
+    anchors: int = 36
+    feedback: int = 32
     lr: float = 1e-3
     clips: int = 4
     easy: int = 3

@@ -36,9 +36,9 @@ Set = list[tuple[Case, Question]]
 class ScoreSpec:
     """Questions of each set: answered, with their latents changed, and with their attention looked at."""
 
-    answered: int = 200
-    changed: int = 40
-    watched: int = 16
+    answered: int = 160
+    changed: int = 32
+    watched: int = 12
 
 
 def question_sets(thinker: Thinker, n: int, progress: Callable) -> dict[str, Set]:

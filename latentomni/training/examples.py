@@ -12,7 +12,7 @@ from latentomni.clock import Window
 from latentomni.config import Mode
 from latentomni.modeling import Thinker
 from latentomni.processing import add_question, new_sequence
-from latentomni.sequence import ClipFeatures, Sequence, no_clip
+from latentomni.sequence import ClipFeatures, Sequence
 from latentomni.training.turns import Segment, Turn
 
 __all__ = ["Example", "build_example"]
@@ -63,9 +63,12 @@ class Example:
 
 def build_example(thinker: Thinker, clip: ClipFeatures, turns: list[Turn] | tuple[Turn, ...], *, isolated: bool = False, shown: bool = True) -> Example:
     """A row of turns behind one clip: a conversation, or (isolated) questions that are blind to one another, so that a clip's
-    media tokens are computed once for all of them. shown: without it the row has no media, and knows of the clip what is given alone."""
+    media tokens are computed once for all of them. shown: without it the row has no media, and knows of the clip what is given alone;
+    all else stands where it stands behind them."""
     text = thinker.cached_text
-    example = Example(new_sequence(clip if shown else no_clip(thinker.hidden_size), thinker.spec, thinker.ids, text))
+    example = Example(new_sequence(clip, thinker.spec, thinker.ids, text))
+    if not shown:
+        example.sequence.hide_media()
     for turn in turns:
         asked_from = len(example.sequence)
         add_question(example.sequence, turn.question, turn.mode, text, isolated=isolated)

@@ -53,7 +53,9 @@ def test_reasoning_that_is_given_is_read_behind_no_media_and_nothing_of_it_learn
     told, learned = (build_example(tiny64, features[0], [t], shown=t is not given) for t in (given, turn))
     assert Kind.MEDIA in learned.sequence.kinds and Kind.MEDIA not in told.sequence.kinds
     words, learned_words = ([t for t, k in zip(e.sequence.token_ids, e.sequence.kinds, strict=True) if k != Kind.MEDIA] for e in (told, learned))
-    assert words == learned_words  # the same is read
+    assert words == learned_words  # the same is read, and stands where it does behind the media
+    ends = zip(told.sequence.positions, learned.sequence.positions, strict=True)
+    assert all(axis[-40:] == true[-40:] for axis, true in ends) and told.sequence.positions[0][-1] > len(words)
     assert {group for _, _, group in told.text_targets} == {"comparison"} and told.asked == []
     assert len(told.text_targets) == sum(group == "answer" for _, _, group in learned.text_targets)
     assert all(torch.equal(a, b) for a, b in zip(told.anchors, learned.anchors, strict=True))
