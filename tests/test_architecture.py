@@ -32,6 +32,7 @@ DOORS = {
     "moviepy": ("latentomni.avworld.writing", "latentomni.bench", "visualizers.reel"),  # the bench reads with it, as a peer
     "peft": ("latentomni.adapters",),
     "plotly": ("visualizers",),
+    "pyarrow": ("latentomni.evaluation.benchmarks",),
     "transformers": (
         "latentomni.checkpoint_files",
         "latentomni.checkpoints",
@@ -48,7 +49,7 @@ WITHOUT_TORCH = (*sorted(FOUNDATION), "latentomni.cli", "latentomni.commands.ins
 
 # one name per kind of component, text, setting, event
 MANY_NAMES = {"app.components": 15, "app.copy": 8, "latentomni.config": 9, "latentomni.events": 10}
-OPTIONAL = {"anywidget", "playwright", "traitlets"}  # of an extra, asked for where they are needed; the second comes with the first
+OPTIONAL = {"anywidget", "playwright", "pyarrow", "traitlets"}  # of an extra, asked for where they are needed; the second comes with the first
 DISTRIBUTIONS = {  # whose name is another than the import's
     "huggingface_hub": "huggingface-hub",
     "imageio_ffmpeg": "imageio-ffmpeg",

@@ -95,11 +95,14 @@ class NanoRecipe:
             require(stage.name in ("vision", "audio"), f"a towers stage is named vision or audio, got {stage.name!r}")
             _check_draw(stage, {"clips"})
         for stage in self.stages:
-            _check_draw(stage, set(_mix(0, 0)))
+            _check_draw(stage, {"clips", "latent"}, set(_mix(0, 0)))
+        object.__setattr__(self, "stages", tuple(replace(stage, draw=_mix(**stage.draw)) for stage in self.stages))
 
 
-def _check_draw(stage: Stage, known: set[str]) -> None:
-    require(set(stage.draw) == known, f"what stage {stage.name!r} draws needs {', '.join(sorted(known))}; got {', '.join(sorted(stage.draw)) or 'nothing'}")
+def _check_draw(stage: Stage, needed: set[str], known: set[str] | None = None) -> None:
+    known = needed if known is None else known
+    told = f"needs {', '.join(sorted(needed))} and knows {', '.join(sorted(known))}; got {', '.join(sorted(stage.draw)) or 'nothing'}"
+    require(needed <= set(stage.draw) <= known, f"what stage {stage.name!r} draws {told}")
 
 
 def nano_tokenizer(recipe: NanoRecipe):

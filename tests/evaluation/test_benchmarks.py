@@ -5,7 +5,9 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from latentomni import ask
 from latentomni.cli import main
@@ -75,6 +77,18 @@ def videomme(folder):
            "question_id": "001-1", "question": ASKED["question"], "options": OPTIONS, "answer": "B"}  # fmt: skip
     (folder / "videomme.jsonl").write_text(json.dumps(row) + "\n")
     place(folder, "data/f_1.mp4")
+
+
+def test_a_published_parquet_file_is_read(tmp_path):
+    videomme(tmp_path)
+    lines = read_benchmark("videomme", tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "videomme.jsonl").read_text().splitlines()]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "test-00000-of-00001.parquet")
+    (tmp_path / "videomme.jsonl").unlink()
+    assert read_benchmark("videomme", tmp_path) == lines
+    (tmp_path / "test-00000-of-00001.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"test-00000-of-00001\.parquet cannot be read"):
+        read_benchmark("videomme", tmp_path)
 
 
 LAYOUTS = {"daily-omni": daily_omni, "worldsense": worldsense, "omnivideobench": omnivideobench, "lvomnibench": lvomnibench, "videomme": videomme}
