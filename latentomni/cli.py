@@ -12,12 +12,25 @@ from importlib.metadata import version
 from typing import Any, NoReturn, TextIO
 
 import latentomni
-from latentomni.commands import ask, bench, compare, data, evaluate, inspect, intervene, plan, selftest, study, train
+from latentomni.commands import (
+    ask,
+    bench,
+    compare,
+    data,
+    evaluate,
+    inspect,
+    intervene,
+    plan,
+    selftest,
+    space,
+    study,
+    train,
+)
 from latentomni.errors import LatentOmniError
 
 __all__ = ["build_parser", "main"]
 
-_COMMANDS = (ask, compare, inspect, intervene, selftest, plan, data, train, evaluate, study, bench)
+_COMMANDS = (ask, compare, inspect, intervene, selftest, plan, data, train, evaluate, study, bench, space)
 _VERSIONED = ("numpy", "torch", "transformers")
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 
