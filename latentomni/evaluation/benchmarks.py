@@ -77,7 +77,7 @@ def read_benchmark(name: str, folder: Path) -> list[Item]:
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise DataError(f"{file} is not as {benchmark.title} was published ({type(error).__name__}: {error}); download it again.") from None
     for item in items:
-        if item.answer not in _LETTERS[: len(item.options)]:
+        if item.answer not in tuple(_LETTERS[: len(item.options)]):
             raise DataError(f"{file}: question {item.id} has the answer {item.answer!r} and {len(item.options)} options; download it again.")
     if not items:
         raise DataError(f"{file} holds no question; download it again.")
@@ -176,13 +176,13 @@ def _step(step: dict[str, Any]) -> TimedStep:
 
 
 def option_of(text: str, options: tuple[str, ...]) -> str | None:
-    """The letter that an answer chooses: the last that it calls its answer, else the first that stands alone, else the only option whose words
-    it names; None where it chooses none."""
+    """The letter that an answer chooses: the last that it calls its answer, else the first that stands alone ("B", "(B)", "B."; an article at the
+    head of a sentence does not), else the only option whose words it names; None where it chooses none."""
     letters = _LETTERS[: len(options)]
     called = re.findall(rf"\b(?:answer|option|choice)\b(?:\s+is)?\s*:?\s*\(?([{letters}])\b", text, re.IGNORECASE)
     if called:
         return called[-1].upper()
-    alone = re.search(rf"(?<![\w'])\(?([{letters}])(?=[).:,]|\s*$)", text.strip()) or re.match(rf"\s*([{letters}])\b(?!')", text)
+    alone = re.search(rf"(?<![\w'])\(?([{letters}])(?=[).:,]|\s*$)", text.strip())
     if alone:
         return alone[1]
     plain = [" ".join(re.findall(r"\w+", value.lower())) for value in (text, *options)]

@@ -119,7 +119,7 @@ def test_what_is_grouped_and_timed_keeps_its_publishers_names(tmp_path):
     ("text", "letter"),
     [
         ("B", "B"), ("B.", "B"), ("(C)", "C"), ("b is what I see. The answer is C.", "C"), ("Answer: d", "D"), ("A or B? The correct option is B", "B"),
-        ("D. yellow", "D"), ("It is blue.", "B"), ("It is blue, not green.", None), ("I see a bell.", None), ("", None), ("A bell rings and it is red", "A"),
+        ("D. yellow", "D"), ("It is blue.", "B"), ("It is blue, not green.", None), ("I see a bell.", None), ("", None), ("A bell rings and it is green", "C"), ("D yellow", "D"),
         ("Dogs bark; it is green", "C"), ("E", None), ("bluebell", None),
     ],
 )  # fmt: skip
@@ -216,6 +216,7 @@ def test_the_difference_of_two_models_is_paired_over_videos():
         (None, "holds no questions of Daily-Omni: expected qa"), ("{", "cannot be read"), ("[]", "holds no question"),
         ('[{"Question": "What?"}]', "is not as Daily-Omni was published .KeyError: 'video_id'"),
         ('[{"Question": "What?", "Choice": ["A. x"], "Answer": "B", "video_id": "v"}]', "has the answer 'B' and 1 options"),
+        ('[{"Question": "What?", "Choice": ["A. x"], "Answer": "", "video_id": "v"}]', "has the answer '' and 1 options"),
     ],
 )  # fmt: skip
 def test_files_that_are_missing_or_damaged_are_named(tmp_path, content, said):
