@@ -119,7 +119,8 @@ def test_what_is_grouped_and_timed_keeps_its_publishers_names(tmp_path):
     ("text", "letter"),
     [
         ("B", "B"), ("B.", "B"), ("(C)", "C"), ("b is what I see. The answer is C.", "C"), ("Answer: d", "D"), ("A or B? The correct option is B", "B"),
-        ("D. yellow", "D"), ("It is blue.", "B"), ("It is blue, not green.", None), ("I see a bell.", None), ("", None), ("A bell rings and it is green", "C"), ("D yellow", "D"),
+        ("D. yellow", "D"), ("It is blue.", "B"), ("It is blue, not green.", None), ("I see a bell.", None), ("", None),
+        ("A bell rings and it is green", "C"), ("D yellow", "D"),
         ("Dogs bark; it is green", "C"), ("E", None), ("bluebell", None),
     ],
 )  # fmt: skip
