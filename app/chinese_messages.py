@@ -133,6 +133,8 @@ MESSAGES = {
     "{}. The answer was cut at the token limit.": "{1}。回答在词元上限处被截断。",
     "{}. The answer was stopped.": "{1}。回答已被停止。",
     "{}. True answer: {}": "{1}。正确答案：{2}",
+    "Parts of this model do not fit beside the rest and are fetched at every step, so it answers slowly; try --quantization nf4.":
+        "这个模型的一部分放不下，每一步都要重新读取，因此回答很慢；请试试 --quantization nf4。",
     "{} in nf4": "{1}（nf4 量化）",
     "{} in int8": "{1}（int8 量化）",
     "{}, with latents, {}": "{1}，使用隐变量，{2}",

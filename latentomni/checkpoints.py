@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,28 +52,41 @@ def save(thinker: Thinker, folder: Path, *, dtype: torch.dtype = torch.bfloat16)
     write_parts(thinker, folder)
 
 
-def load(name: str = "nano", *, device: str | None = None, dtype: torch.dtype | None = None,
-         quantization: QuantizationSpec | str | None = None) -> Thinker:  # fmt: skip
+@dataclass(frozen=True)
+class _How:
+    """device_map: where each part lies, as accelerate has it; None for all on the device. max_memory: for "auto", bytes of each."""
+
+    device: str
+    dtype: torch.dtype
+    quantization: QuantizationSpec | None
+    device_map: dict[str, str | int] | str | None = None
+    max_memory: dict[int | str, int] | None = None
+
+
+def load(name: str = "nano", *, device: str | None = None, dtype: torch.dtype | None = None, quantization: QuantizationSpec | str | None = None,
+         device_map: dict[str, str | int] | None = None) -> Thinker:  # fmt: skip
     """Load a model by name: `nano`, a folder written by `save` or `save_adapter`, a published Qwen2.5-Omni (a folder or its hub
     id), or `random:` with one of OMNI_SIZES. fp32 on CPU, bf16 on a GPU (fp16 where it has none), unless told otherwise. Quantisation: none unless
     told otherwise, but an adapter's base is loaded as it was trained. On the device "meta" a model has no weights, only sizes, and of a
     hub model no more than a few small files is fetched; the sizes of the published ones are known here, their words are counted with
-    nano's tokenizer. Raises CheckpointError for what cannot be loaded, or would not fit into the memory at hand."""
+    nano's tokenizer. device_map: modules on other devices, in main memory beside a GPU ("cpu"), or on "disk", as accelerate has it; made here
+    where a GPU has not room for all. Raises CheckpointError for what cannot be loaded, or would not fit into the memory at hand."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if dtype is None:
         on_gpu = torch.device(device).type == "cuda"
         dtype = (torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16) if on_gpu else torch.float32
-    quantization = None if quantization is None else QuantizationSpec(quantization)
+    how = _How(device, dtype, None if quantization is None else QuantizationSpec(quantization), device_map)
     try:
         if device == _NO_WEIGHTS and name in PUBLISHED and not Path(name).exists():
-            sizes = _load_random(_RANDOM + PUBLISHED[name], device, dtype, None)
+            sizes = _load_random(_RANDOM + PUBLISHED[name], replace(how, quantization=None))
             return replace(sizes, name=name, weights="pretrained", spec=replace(sizes.spec, is_trained=False))
-        if device != _NO_WEIGHTS:
-            check_room(load(name, device=_NO_WEIGHTS, dtype=dtype), device, quantization)
+        if device != _NO_WEIGHTS and device_map is None:
+            max_memory = check_room(load(name, device=_NO_WEIGHTS, dtype=dtype), device, how.quantization)
+            how = replace(how, device_map=max_memory and "auto", max_memory=max_memory)
         folder = find(name, has_weights=device != _NO_WEIGHTS)
         if folder is None:
-            return _load_random(name, device, dtype, quantization)
-        return _load_folder(folder, name, device, dtype, quantization)
+            return _load_random(name, how)
+        return _load_folder(folder, name, how)
     except CheckpointError:
         raise
     except Exception as error:
@@ -137,10 +150,10 @@ def _snapshot(hub_id: str, has_weights: bool, **options: bool) -> Path:
     return folder
 
 
-def _load_folder(folder: Path, name: str, device: str, dtype: torch.dtype, quantization: QuantizationSpec | None) -> Thinker:
+def _load_folder(folder: Path, name: str, how: _How) -> Thinker:
     settings = read_settings(folder) if (folder / SETTINGS_FILE).is_file() else None
     if settings and "adapter" in settings:
-        return _load_adapter(folder, settings["adapter"], device, dtype, quantization)
+        return _load_adapter(folder, settings["adapter"], how)
     stock = json.loads((folder / "config.json").read_text())
     if stock.get("model_type") not in _MODEL_TYPES:  # the library would go on and build its default of 11 B parameters
         raise ValueError(f"config.json is of model type {stock.get('model_type')}, not of a Qwen2.5-Omni thinker")
@@ -149,47 +162,48 @@ def _load_folder(folder: Path, name: str, device: str, dtype: torch.dtype, quant
     config = Qwen2_5OmniThinkerConfig.from_pretrained(folder)
     if settings:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-        model = _read_model(folder, config, device, dtype, quantization)
+        model = _read_model(folder, config, how)
         return Thinker(model, tokenizer, **read_parts(folder, model))
     tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
     add_latent_tokens(tokenizer, config.text_config.vocab_size)
-    model = _read_model(folder, config, device, dtype, quantization)
+    model = _read_model(folder, config, how)
     mel = WhisperFeatureExtractor(feature_size=config.audio_config.num_mel_bins)
     name = folder.resolve().name if folder == Path(name) else name  # a hub id stays whole
     return Thinker(model, tokenizer, mel, LatentSpec(is_trained=False), VideoSpec(), None, name, "pretrained")
 
 
-def _load_adapter(folder: Path, settings: dict[str, str], device: str, dtype: torch.dtype, quantization: QuantizationSpec | None) -> Thinker:
+def _load_adapter(folder: Path, settings: dict[str, str], how: _How) -> Thinker:
     from latentomni.adapters import LORA_FILE, attach_adapter  # few checkpoints are adapters: no need to wait for peft
 
     if (Path(settings["base"]) / LORA_FILE).is_file():
         raise ValueError(f"its base {settings['base']} is an adapter itself")
-    base = load(settings["base"], device=device, dtype=dtype, quantization=quantization or settings["quantization"])
+    base = load(settings["base"], device=how.device, dtype=how.dtype, quantization=how.quantization or settings["quantization"])
     return attach_adapter(Thinker(base.model, base.tokenizer, **read_parts(folder, base.model)), folder)
 
 
-def _load_random(name: str, device: str, dtype: torch.dtype, quantization: QuantizationSpec | None) -> Thinker:
+def _load_random(name: str, how: _How) -> Thinker:
     """The true layout for benchmarks, with nano's tokens on the first rows of its vocabulary."""
     size = name.removeprefix(_RANDOM)
     if size not in OMNI_SIZES:
         raise CheckpointError(f"'{name}' is no layout: expected {_SIZES}.")
-    thinker = build(size, PreTrainedTokenizerFast.from_pretrained(NANO_DIR), 0, device=device, dtype=dtype)
+    thinker = build(size, PreTrainedTokenizerFast.from_pretrained(NANO_DIR), 0, device=how.device, dtype=how.dtype)
     thinker.name = name
-    if quantization in (None, QuantizationSpec.NONE):
+    if how.quantization in (None, QuantizationSpec.NONE):
         return thinker
     model = thinker.model
-    return replace(thinker, model=_read_model(None, model.config, device, dtype, quantization, state_dict=model.state_dict()))
+    return replace(thinker, model=_read_model(None, model.config, how, state_dict=model.state_dict()))
 
 
-def _read_model(folder: Path | None, config: Qwen2_5OmniThinkerConfig, device: str, dtype: torch.dtype,
-                quantization: QuantizationSpec | None, **options: Any) -> Qwen2_5OmniThinkerForConditionalGeneration:  # fmt: skip
-    if device == _NO_WEIGHTS:
+def _read_model(folder: Path | None, config: Qwen2_5OmniThinkerConfig, how: _How, **options: Any) -> Qwen2_5OmniThinkerForConditionalGeneration:
+    if how.device == _NO_WEIGHTS:
         with torch.device(_NO_WEIGHTS):
-            return Qwen2_5OmniThinkerForConditionalGeneration(config).to(dtype).eval()
-    if quantization not in (None, QuantizationSpec.NONE):
-        options["quantization_config"] = _bitsandbytes(config, dtype, quantization)
+            return Qwen2_5OmniThinkerForConditionalGeneration(config).to(how.dtype).eval()
+    if how.quantization not in (None, QuantizationSpec.NONE):
+        options["quantization_config"] = _bitsandbytes(config, how.dtype, how.quantization)
+    if how.max_memory:
+        options["max_memory"] = how.max_memory
     model, report = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
-        folder, config=config, dtype=dtype, device_map={"": device}, use_safetensors=True, output_loading_info=True, **options
+        folder, config=config, dtype=how.dtype, device_map=how.device_map or {"": how.device}, use_safetensors=True, output_loading_info=True, **options
     )
     if report["missing_keys"]:  # the library would fill them with random numbers
         raise ValueError(f"{len(report['missing_keys'])} weights are missing, such as {min(report['missing_keys'])}")

@@ -65,7 +65,14 @@ class Thinker:
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        """Where it computes; of a model that lies on several devices, the first that is no mere storage."""
+        computing = [place for place in getattr(self.model, "hf_device_map", {}).values() if place not in ("cpu", "disk")]
+        return torch.device(computing[0]) if computing else self.model.device
+
+    @property
+    def is_offloaded(self) -> bool:
+        """Whether weights are fetched from main memory or a disk whenever they are needed."""
+        return {"disk"} <= (places := set(getattr(self.model, "hf_device_map", {}).values())) or ("cpu" in places and len(places) > 1)
 
     @property
     def dtype(self) -> torch.dtype:

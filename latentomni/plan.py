@@ -34,6 +34,7 @@ _MEL_HOP = 160
 # Bytes a weight and a row of a layer: a byte and a float32 scale; four bits, a byte for 64 of them, and a float32 for 256 of those.
 _STORED = {QuantizationSpec.NONE: (0.0, 0), QuantizationSpec.INT8: (1.0, 4), QuantizationSpec.NF4: (0.5 + 1 / 64 + 4 / (64 * 256), 0)}
 _GIB = 2**30
+_GPU_SHARE = 0.85  # of free memory for weights; runs need the rest
 _NO_WAY = "choose a smaller model or a machine with more memory"
 
 
@@ -110,13 +111,19 @@ def plan_run(
     )
 
 
-def check_room(sizes: Thinker, device: str, quantization: QuantizationSpec | str | None = None) -> None:
-    """Raise CheckpointError where the weights of a model that has none yet, quantised so, would not fit into a device's free memory."""
+def check_room(sizes: Thinker, device: str, quantization: QuantizationSpec | str | None = None) -> dict[int | str, int] | None:
+    """Raise CheckpointError where the weights of a model that has none yet, quantised so, would not fit into a device's free memory.
+
+    Where a GPU has no room for all of them as they are, and main memory has room for the rest: how many bytes each may take, as accelerate
+    has it."""
     free = available_bytes(torch.device(device))
     needed = {q: weight_bytes(sizes, q) for q in QuantizationSpec}
     own = QuantizationSpec(quantization or "none")
     if free is None or needed[own] <= free:
-        return
+        return None
+    beside = available_bytes("cpu") if torch.device(device).type == "cuda" and own is QuantizationSpec.NONE else None
+    if beside and needed[own] <= _GPU_SHARE * (free + beside):
+        return {torch.device(device).index or 0: int(_GPU_SHARE * free), "cpu": int(beside)}
     smaller = [f"load it with --quantization {q}" for q in (QuantizationSpec.INT8, QuantizationSpec.NF4) if needed[q] <= free]
     raise CheckpointError(f"'{sizes.name}' takes {needed[own] / _GIB:.1f} GiB and {free / _GIB:.1f} GiB are free: {smaller[0] if smaller else _NO_WAY}.")
 

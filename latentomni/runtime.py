@@ -181,6 +181,8 @@ class Runtime:
     def _notices(self, finished: Finished, spec: LatentSpec, mode: Mode, *, is_parted: bool) -> tuple[str, ...]:
         """What of the run is unlike the model's own, then how it ended."""
         notices = []
+        if self.thinker.is_offloaded:
+            notices.append("Parts of this model do not fit beside the rest and are fetched at every step, so it answers slowly; try --quantization nf4.")
         if mode is Mode.LATENT:
             if not spec.is_trained:
                 notices.append("This model never learned latents: a block was opened for it, and what the latents hold means nothing.")

@@ -16,7 +16,7 @@ from transformers import Qwen2Tokenizer
 
 from latentomni import checkpoints
 from latentomni.clock import Window
-from latentomni.config import LatentSpec, VideoSpec
+from latentomni.config import LatentSpec, SamplingSpec, VideoSpec
 from latentomni.errors import CheckpointError, RequestError
 from latentomni.runtime import DONORS_FILE, Runtime
 
@@ -154,6 +154,23 @@ def test_only_the_language_model_is_quantised(small_folder, quantization, kind, 
         with torch.no_grad():
             expected, actual = before[name](x), after[name](x)
         assert 0 < (actual - expected).norm() / expected.norm() < error, name
+
+
+def test_a_model_that_lies_in_parts_answers_as_a_whole_one_and_says_so(make_clip):
+    """Layers on disk are fetched at every step by accelerate, as those in main memory are beside a GPU."""
+    whole, question = Runtime.load("nano"), "Which colour is shown while the bell plays?"
+    inside, names = whole.thinker.text_model, {module: name for name, module in whole.thinker.model.named_modules()}
+    near = [*whole.thinker.towers.children(), *inside.children(), whole.thinker.model.lm_head]
+    places = {names[module]: "cpu" for module in near if module not in (inside, inside.layers)}
+    places |= {names[layer]: "disk" if k else "cpu" for k, layer in enumerate(inside.layers)}
+    parted = Runtime(checkpoints.load("nano", device_map=places))
+    assert {p.device.type for p in parted.thinker.text_model.layers[2].parameters()} == {"meta"}
+    assert (parted.thinker.is_offloaded, whole.thinker.is_offloaded, parted.thinker.device.type) == (True, False, "cpu")
+    clip = make_clip(0)
+    ours, same = (runtime.answer(clip, question, sampling=SamplingSpec(max_new_tokens=24)) for runtime in (parted, whole))
+    assert ours.text == same.text and ours.blocks
+    assert all((z.vector == y.vector).all() for a, b in zip(ours.blocks, same.blocks, strict=True) for z, y in zip(a.latents, b.latents, strict=True))
+    assert any("are fetched at every step" in notice for notice in ours.notices) and not any("fetched" in notice for notice in same.notices)
 
 
 def test_a_quantised_model_keeps_its_gradients_after_it_has_answered(small_folder):

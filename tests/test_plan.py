@@ -13,7 +13,7 @@ from latentomni.errors import CheckpointError, RequestError
 from latentomni.events import Finished
 from latentomni.generation import read_prefix
 from latentomni.media import probe
-from latentomni.plan import Pace, parameter_counts, plan_run, weight_bytes
+from latentomni.plan import Pace, check_room, parameter_counts, plan_run, weight_bytes
 from latentomni.processing import add_question
 from latentomni.runtime import Runtime
 
@@ -109,6 +109,21 @@ def test_a_model_that_has_no_room_is_refused_before_a_weight_is_read(monkeypatch
     free = 2**20
     with pytest.raises(CheckpointError, match=r"are free: choose a smaller model or a machine with more memory\.$"):
         checkpoints.load("nano", quantization="nf4")
+
+
+def test_what_a_gpu_has_no_room_for_goes_into_main_memory(monkeypatch):
+    sizes = checkpoints.load("Qwen/Qwen2.5-Omni-7B", device="meta", dtype=torch.bfloat16)
+    free = {"cuda": 12 * 2**30, "cpu": 60 * 2**30}
+    monkeypatch.setattr(latentomni.plan, "available_bytes", lambda device: free[torch.device(device).type])
+    assert weight_bytes(sizes) > free["cuda"]
+    placed = check_room(sizes, "cuda")
+    assert placed == {0: int(0.85 * free["cuda"]), "cpu": free["cpu"]}
+    assert check_room(sizes, "cuda", "nf4") is None  # it fits
+    free["cpu"] = 2**30
+    with pytest.raises(CheckpointError, match=r"takes 16\.\d GiB and 12\.0 GiB are free: load it with --quantization int8\.$"):
+        check_room(sizes, "cuda")
+    free["cuda"] = 2**40
+    assert check_room(sizes, "cuda") is None
 
 
 def test_a_run_that_has_no_room_is_refused_before_it_begins(runtime, make_clip, monkeypatch):
