@@ -1,12 +1,15 @@
 """The report: statistics against what was planted, tables and charts that are the same for the same logs."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from latentomni.cli import main
 from latentomni.errors import DataError
+from latentomni.study.arms import ARMS
 from latentomni.study.report import holm, read_study, summarise, tables
 from visualizers.charts import draw_chart, plot_chart
 from visualizers.study import compute_charts
@@ -97,6 +100,18 @@ def test_the_report_is_the_same_to_the_byte_and_keeps_the_text_around_it(logs, c
     assert tables(summarise(read_study(logs))) in text
     assert all((report.parent / name).is_file() for name in (f"study/charts/{n}.svg" for n in ("accuracy", "cost", "nuance", "attention", "curves")))
     assert set(printed["recipes"]["direct"]) >= {"accuracy", "mean", "interval"} and len(printed["recipes"]["direct"]["accuracy"]) == 3
+
+
+def test_what_is_published_is_what_the_logs_say(tmp_path):
+    docs = Path(__file__).parents[2] / "docs"
+    shutil.copytree(docs / "study", tmp_path / "study", ignore=shutil.ignore_patterns("charts"))
+    shutil.copy(docs / "STUDY.md", tmp_path)
+    assert main(["study", "--from-logs", str(tmp_path / "study")]) == 0
+    assert (tmp_path / "STUDY.md").read_bytes() == (docs / "STUDY.md").read_bytes()
+    for folder, other in ((docs, tmp_path), (tmp_path, docs)):
+        assert all(p.read_bytes() == (other / "study" / "charts" / p.name).read_bytes() for p in (folder / "study" / "charts").iterdir())
+    recipes = summarise(read_study(docs / "study"))["recipes"]
+    assert set(recipes) == set(ARMS) and all(len(recipe["accuracy"]) >= 3 for recipe in recipes.values())
 
 
 def test_charts_hold_the_figures_and_are_drawn_in_their_places(logs):
