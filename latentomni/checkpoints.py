@@ -177,7 +177,8 @@ def _load_adapter(folder: Path, settings: dict[str, str], how: _How) -> Thinker:
 
     if (Path(settings["base"]) / LORA_FILE).is_file():
         raise ValueError(f"its base {settings['base']} is an adapter itself")
-    base = load(settings["base"], device=how.device, dtype=how.dtype, quantization=how.quantization or settings["quantization"])
+    base = load(settings["base"], device=how.device, dtype=how.dtype, quantization=how.quantization or settings["quantization"],
+                device_map=None if how.max_memory else how.device_map)  # fmt: skip
     return attach_adapter(Thinker(base.model, base.tokenizer, **read_parts(folder, base.model)), folder)
 
 

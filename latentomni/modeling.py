@@ -72,7 +72,8 @@ class Thinker:
     @property
     def is_offloaded(self) -> bool:
         """Whether weights are fetched from main memory or a disk whenever they are needed."""
-        return {"disk"} <= (places := set(getattr(self.model, "hf_device_map", {}).values())) or ("cpu" in places and len(places) > 1)
+        places = set(getattr(self.model, "hf_device_map", {}).values())
+        return "disk" in places or ("cpu" in places and len(places) > 1)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -11,6 +11,7 @@ from latentomni.commands.arguments import add_command, add_mode, add_model, new_
 from latentomni.commands.settings import add_settings, given_settings
 from latentomni.config import Mode
 from latentomni.errors import RequestError
+from latentomni.evaluation.benchmarks import BENCHMARKS
 
 if TYPE_CHECKING:
     from latentomni.evaluation.cases import Case
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["add_to"]
 
 _AVWORLD = "avworld"
-_BENCHMARKS = ("daily-omni", "worldsense", "omnivideobench", "lvomnibench", "videomme")
 _LONGEST_S, _LARGEST_BYTES = 3 * 3600, 16 * 2**30  # of a benchmark's video
 
 
@@ -39,7 +39,7 @@ def add_to(commands: Any) -> None:
     _add_draw(parser, 1000)
     _add_causal(kinds)
     _add_evidence(kinds)
-    for name in _BENCHMARKS:
+    for name in BENCHMARKS:
         _add_benchmark(kinds, name)
 
 

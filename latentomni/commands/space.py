@@ -133,10 +133,12 @@ def _of_files(folder: Path) -> Iterator[str]:
 
 def _files(folder: Path) -> Iterable[Path]:
     """What would be pushed: of a git checkout what it tracks or would, else all but what is made by running."""
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=folder, capture_output=True)  # fmt: skip
-    if listed.returncode == 0:
-        return [path for name in listed.stdout.decode().split("\0") if name and ((path := folder / name).is_file() or path.is_symlink())]
-    return [p for p in folder.rglob("*") if (p.is_file() or p.is_symlink()) and not _LEFT_OUT & set(p.relative_to(folder).parts)]
+    try:
+        listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=folder, capture_output=True, check=True)
+        paths = [folder / name for name in listed.stdout.decode().split("\0") if name]
+    except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
+        paths = [path for path in folder.rglob("*") if not _LEFT_OUT & set(path.relative_to(folder).parts)]
+    return [path for path in paths if path.is_file() or path.is_symlink()]
 
 
 def _of_examples(folder: Path) -> Iterator[str]:

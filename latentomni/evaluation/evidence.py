@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from latentomni.attention import AttentionRecord, attention_record
+from latentomni.attention import MAX_TOKENS, AttentionRecord, attention_record
 from latentomni.attention_flow import Kind
 from latentomni.clip_evidence import Evidence
 from latentomni.clock import Window
@@ -91,7 +91,7 @@ def evaluate_evidence(runtime: Runtime, cases: list[Case], seed: int = 0, progre
 
     A block's moments are ranked by the mean score of its latents of a modality over time. Baselines guess a moment without latents:
     any one (uniform), the middle of the clip (centre), the one most similar to the question as the language model reads it
-    (question), the one on which the attention of the block's latents falls most, over all layers and heads (attention). A block that
+    (question), the one on which the attention of the block's latents falls most, over all layers and heads (attention; not of very long runs). A block that
     was due and not written is a miss of the latents, and of no baseline. Raises RequestError where no case has a window.
     """
     cases = [case for case in cases if case.windows]
@@ -125,7 +125,7 @@ def _answered(thinker: Thinker, cases: list[Case], seed: int, progress: Callable
 def _score(runtime: Runtime, case: Case, row: Sequence, prompt: int, told: dict[str, _Told]) -> None:
     thinker, evidence = runtime.thinker, Evidence(case.features, runtime.donors)
     asked = _question_vector(thinker, row, prompt)
-    attended = attention_record(thinker, row, prompt) if row.windows else None
+    attended = attention_record(thinker, row, prompt) if row.windows and len(row) <= MAX_TOKENS else None
     latents = torch.stack(row.latents).float().cpu().numpy().reshape(len(row.windows), -1, thinker.hidden_size) if row.windows else []
     n_visual = thinker.spec.n_visual
     for number, window in enumerate(case.windows):
@@ -143,7 +143,7 @@ def _score(runtime: Runtime, case: Case, row: Sequence, prompt: int, told: dict[
                 "centre": Ranking.of(-abs(times_s.mean(axis=1) - case.features.duration_s / 2), times_s, window).hit(1),
                 "question": Ranking.of(bank.by_time(bank.nearest(asked[None]))[0], times_s, window).hit(1),
             }
-            if is_written:
+            if is_written and attended:
                 guesses["attention"] = Ranking.of(_attention_over(attended, number, modality, bank), times_s, window).hit(1)
             for name, value in guesses.items():
                 kept.baselines[name].append(value)

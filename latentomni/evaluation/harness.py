@@ -1,6 +1,7 @@
 """Public benchmarks asked of a model: every question counts, those that could not be asked as wrong, and each is kept as it comes."""
 
 import json
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -55,7 +56,7 @@ def _asked(runtime: Runtime, item: Item, mode: Mode, sampling: SamplingSpec, rea
     try:
         trace = runtime.answer(runtime.read(item.video, reading=reading), item.prompt, mode, sampling)
         if traces:
-            trace.save(traces / f"{item.id}.zip")
+            trace.save(traces / f"{re.sub(r'[^A-Za-z0-9_-]', '_', item.id)}.zip")  # an id is whatever the file says
     except LatentOmniError as error:
         return told | {"failed": str(error), "seconds": round(time.perf_counter() - began, 2)}
     chosen = option_of(trace.answer, item.options)

@@ -78,6 +78,15 @@ def test_zerogpu_takes_some_versions_and_needs_an_entry(folder):
     assert check_space(folder, "zerogpu") == []
 
 
+def test_without_git_all_but_what_running_makes_is_looked_at(folder, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    (folder / "runs").mkdir()
+    (folder / "runs" / "big.bin").write_bytes(bytes(10**7 + 1))
+    assert check_space(folder) == []
+    (folder / "big.bin").write_bytes(bytes(10**7 + 1))
+    assert len(check_space(folder)) == 1
+
+
 def test_of_a_checkout_what_git_ignores_is_not_looked_at(folder):
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     (folder / ".gitignore").write_text("/runs/\n")
