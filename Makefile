@@ -16,6 +16,7 @@ test: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 test-all: .venv/.test
+	$(BIN)/python -m pip install -q -e ".[cluster]"
 	$(BIN)/ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ""
 

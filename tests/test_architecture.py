@@ -18,10 +18,14 @@ PACKAGES = ("latentomni", "visualizers", "app")
 CHAIN = ("foundation", "media", "model", "runtime", "visualizers", "app")
 FOUNDATION = {f"latentomni.{name}" for name in ("arms", "bundle", "clock", "config", "errors", "events", "evidence", "trace")}
 RUNTIME = {f"latentomni.{name}" for name in ("replays", "reruns", "runtime", "variants")}
-LEAVES = {f"latentomni.{name}" for name in ("avworld", "bench", "commands", "evaluation", "study", "training")}
+LEAVES = {f"latentomni.{name}" for name in ("avworld", "bench", "commands", "evaluation", "study", "synthesis", "training")}
 COMPOSITION = {"latentomni.cli", "latentomni.__main__"}
 SHOWN = {"app": {"latentomni.avworld"}}  # its self test draws a world
-MEASURED = {"latentomni.bench": {"latentomni.training"}, "latentomni.study": {"latentomni.training", "latentomni.evaluation"}}
+MEASURED = {
+    "latentomni.bench": {"latentomni.synthesis", "latentomni.training"},
+    "latentomni.study": {"latentomni.training", "latentomni.evaluation"},
+    "latentomni.synthesis": {"latentomni.training"},  # what it makes is held against their schema
+}
 
 DOORS = {
     "anywidget": ("visualizers.notebook",),
@@ -30,9 +34,11 @@ DOORS = {
     "gradio": ("app",),
     "huggingface_hub": ("latentomni.checkpoints", "latentomni.commands.space"),  # which reads a card as the Hub does
     "moviepy": ("latentomni.avworld.writing", "latentomni.bench", "visualizers.reel"),  # the bench reads with it, as a peer
+    "openai": ("latentomni.synthesis.endpoint",),
     "peft": ("latentomni.adapters",),
     "plotly": ("visualizers",),
     "pyarrow": ("latentomni.evaluation.benchmarks",),
+    "ray": ("latentomni.synthesis.engines",),
     "transformers": (
         "latentomni.checkpoint_files",
         "latentomni.checkpoints",
@@ -49,7 +55,7 @@ WITHOUT_TORCH = (*sorted(FOUNDATION), "latentomni.cli", "latentomni.commands.ins
 
 # one name per kind of component, text, setting, event
 MANY_NAMES = {"app.components": 15, "app.copy": 8, "latentomni.config": 9, "latentomni.events": 10}
-OPTIONAL = {"anywidget", "playwright", "pyarrow", "traitlets"}  # of an extra, asked for where they are needed; the second comes with the first
+OPTIONAL = {"anywidget", "openai", "playwright", "pyarrow", "pydantic", "ray", "traitlets"}  # of an extra, asked for where they are needed, or comes with one
 DISTRIBUTIONS = {  # whose name is another than the import's
     "huggingface_hub": "huggingface-hub",
     "imageio_ffmpeg": "imageio-ffmpeg",

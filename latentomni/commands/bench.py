@@ -127,6 +127,13 @@ def _drift(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, A
     return report
 
 
+def _synthesize(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
+    from latentomni.bench.synthesis import bench_synthesize
+
+    about.update(model="scripted")
+    return bench_synthesize(seed=args.seed, **repeats)
+
+
 def _describe(thinker: Any, about: dict[str, Any]) -> None:
     about.update(model=thinker.name, weights=thinker.weights, device=str(thinker.device))
 
@@ -135,4 +142,5 @@ _QUANTISED = {"decode", "prefill", "followup", "memory", "drift"}
 _BENCHES: dict[str, Callable[..., dict[str, Any]]] = {
     "decode": _decode, "prefill": _prefill, "followup": _followup, "memory": _memory,
     "media": _media, "train": _train, "evidence": _evidence, "ui": _ui, "drift": _drift,
+    "synthesize": _synthesize,
 }  # fmt: skip

@@ -1,11 +1,13 @@
 """`data`: training data and clips with all truth: drawn, checked, converted."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from latentomni.commands.arguments import add_command, new_file, new_folder, positive
+from latentomni.errors import require
 
 __all__ = ["add_to"]
 
@@ -35,6 +37,28 @@ def add_to(commands: Any) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="JSON list or JSONL of samples")
     parser.add_argument("--out", required=True, type=new_file, metavar="FILE", help="JSONL to write")
     parser.add_argument("--cut-s", type=_seconds, default=5.0, metavar="S", help="seconds of a cut; default: %(default)s")
+    _add_synthesize(kinds)
+
+
+def _add_synthesize(kinds: Any) -> None:
+    parser = add_command(
+        kinds,
+        "synthesize",
+        _synthesize,
+        "Make training data of captioned clips by language models; started again, it goes on where it was.",
+        "data synthesize --source avworld --n 10 --endpoint http://127.0.0.1:8000/v1 --out build/synthesis",
+        "data synthesize --source captions.jsonl --config roles.json --out build/synthesis --engine ray --workers 8",
+    )
+    parser.add_argument("--source", required=True, metavar="avworld|FILE", help="AV World's clips, or a JSONL file of clips with captions (docs/SYNTHESIS.md)")
+    parser.add_argument("--out", required=True, type=new_folder, metavar="DIR")
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible server, which answers in all roles")
+    asked.add_argument("--config", type=Path, metavar="FILE", help="a model for each role and what is kept, as JSON")
+    parser.add_argument("--model", help="what the endpoint calls its model; default: the first that it has")
+    parser.add_argument("--n", type=positive, help="clips; default: 30 of AV World, all of a file")
+    parser.add_argument("--seed", type=int, help="of AV World's clips and of the sampling; default: 0")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="one process, or a Ray cluster; default: %(default)s")
+    parser.add_argument("--workers", type=positive, default=1, help="of 16 items at a time; default: %(default)s")
 
 
 def _add_avworld(kinds: Any) -> None:
@@ -89,6 +113,32 @@ def _convert(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, An
         say(error)
     say(f"{_count(rows, 'row')} written to {args.out}, {_count(len(errors), 'sample')} left out.")
     return {"rows": rows, "errors": errors, "ok": rows > 0}
+
+
+def _synthesize(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
+    from tqdm import tqdm
+
+    from latentomni.synthesis import Settings, avworld_sources, read_settings, read_sources, synthesize
+    from latentomni.synthesis.endpoint import served_model
+
+    if args.config:
+        settings = read_settings(args.config)
+        require(args.model is None, "--model names the model of one --endpoint; a --config names one for each role.")
+    else:
+        settings = Settings.of_one(args.endpoint, args.model or served_model(args.endpoint))
+    if args.seed is not None:
+        settings = replace(settings, seed=args.seed)
+    sources = avworld_sources(args.n or 30, args.seed or 0) if args.source == "avworld" else read_sources(args.source, args.n)
+
+    def shown(done: Iterable, stage: str, n: int) -> Iterable:
+        return tqdm(done, stage, n, mininterval=1)
+
+    report = synthesize(sources, settings, args.out, args.engine, args.workers, shown)
+    for row in report["funnel"]:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in row["rejected"].items())
+        say(f"{row['stage']}: {row['in']} in, {row['kept']} kept{f' (rejected: {reasons})' if reasons else ''}")
+    say(f"{_count(report['rows'], 'row')} of training data from {_count(len(sources), 'clip')}; {args.out / 'report.md'} tells more.")
+    return {**report, "model": ", ".join(sorted({role.model for role in settings.roles.values()})), "seed": settings.seed}
 
 
 def _count(number: int, what: str) -> str:

@@ -1,0 +1,199 @@
+"""Asking models behind OpenAI-compatible endpoints: every reply is checked, and kept under the hash of what was asked.
+
+What was kept is never asked again, so a run that was killed goes on where it was, and the same settings give the same records.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from latentomni.errors import LatentOmniError, RequestError
+from latentomni.synthesis.replies import REPLIES
+from latentomni.synthesis.settings import Role, Settings
+
+__all__ = ["Asker", "EndpointError", "UnusableReply", "prompt_versions", "served_model"]
+
+_KEPT_CHARS = 200  # of a reply, in the reason of a rejection
+
+
+class EndpointError(LatentOmniError):
+    """An endpoint that does not answer, after all retries. What was answered before is kept."""
+
+
+class UnusableReply(Exception):
+    """A model that did not reply as asked in any attempt. `reason`: of the last one."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Asker:
+    """All roles' endpoints, as long as a stage. kept: the folder of replies. workers: whose requests it sends."""
+
+    def __init__(self, settings: Settings, kept: Path, workers: int = 1) -> None:
+        self.settings, self.kept = settings, kept
+        self._lines = {name: _Line(role, role.concurrency * workers) for name, role in settings.roles.items()}
+
+    async def ask(self, prompt: str, calls: list[str], parts: Sequence[dict[str, Any]] = (), **values: Any) -> dict[str, Any]:
+        """What the prompt's role replies to it, as the schema of the reply has it. parts: pictures and sound, sent behind the text.
+
+        The keys of the replies used are added to `calls`. Raises UnusableReply, or EndpointError where the server fails.
+        """
+        head, system, user = _prompt(prompt)
+        role = self.settings.roles[head["role"]]
+        reply = REPLIES[prompt]
+        text = Template(user).substitute(values)
+        content: Any = [{"type": "text", "text": text}, *parts] if parts else text
+        request = {
+            "model": role.model,
+            "messages": [{"role": "system", "content": system}, {"role": "user", "content": content}],
+            "max_tokens": head["max_tokens"],
+        }
+        if role.structured:
+            schema = {"name": prompt, "strict": True, "schema": reply.model_json_schema()}
+            request["response_format"] = {"type": "json_schema", "json_schema": schema}
+        for attempt in range(self.settings.attempts):
+            drawn = {"temperature": head["temperature"] + 0.3 * attempt, "seed": self.settings.seed + attempt}  # the same again would be the same
+            answer = await self._answer(head["role"], {**request, **drawn}, calls)
+            try:
+                return reply.model_validate_json(_json_in(answer)).model_dump(mode="json")
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"])
+                reason = f"{prompt}: {first['msg']}{f' at {where}' if where else ''}; got {answer[:_KEPT_CHARS]!r}"
+        raise UnusableReply(reason)
+
+    def usage(self, calls: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Per role: requests, tokens in and out and what they cost, over the replies of these keys, each counted once."""
+        used = {name: {"requests": 0, "tokens_in": 0, "tokens_out": 0, "dollars": 0.0} for name in self.settings.roles}
+        for key in dict.fromkeys(calls):
+            told = json.loads(self._file(key).read_text(encoding="utf-8"))
+            row = used[told["role"]]
+            row["requests"] += 1
+            for side, price in zip(("in", "out"), self.settings.roles[told["role"]].price, strict=True):
+                row[f"tokens_{side}"] += told[f"tokens_{side}"]
+                row["dollars"] += told[f"tokens_{side}"] * price / 1e6
+        return {name: {**row, "dollars": round(row["dollars"], 6)} for name, row in used.items()}
+
+    async def _answer(self, role: str, request: dict[str, Any], calls: list[str]) -> str:
+        key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        calls.append(key)
+        file = self._file(key)
+        if not file.is_file():
+            told = {"role": role, **await self._lines[role].send(request)}
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(f".{os.getpid()}.partial")
+            partial.write_text(json.dumps(told), encoding="utf-8")
+            partial.replace(file)
+        return json.loads(file.read_text(encoding="utf-8"))["text"]
+
+    def _file(self, key: str) -> Path:
+        return self.kept / key[:2] / f"{key[2:]}.json"
+
+    async def close(self) -> None:
+        for line in self._lines.values():
+            await line.close()
+
+
+class _Line:
+    """One role's requests: so many at a time, so many a minute; retried with backoff by the client."""
+
+    def __init__(self, role: Role, concurrency: int) -> None:
+        self.role, self.concurrency, self._client, self._free_at_s = role, concurrency, None, 0.0
+
+    async def send(self, request: dict[str, Any]) -> dict[str, Any]:
+        openai = _openai()
+        if self._client is None:
+            key = os.environ.get(self.role.key_variable, "none")
+            self._client = openai.AsyncOpenAI(base_url=self.role.endpoint, api_key=key, timeout=self.role.timeout_s, max_retries=self.role.retries)
+            self._places = asyncio.Semaphore(self.concurrency)
+        async with self._places:
+            for _ in range(self.role.retries + 1):  # a body that was cut off is not retried by the client
+                await self._wait_for_turn()
+                try:
+                    done = await self._client.chat.completions.create(**request)
+                    return _told(done)
+                except openai.APIConnectionError as error:
+                    raise EndpointError(self._failed(f"cannot be reached ({error.__cause__ or error})")) from None
+                except openai.APIStatusError as error:
+                    raise EndpointError(self._failed(f"answered {error.status_code} ({_one_line(error.message)})")) from None
+                except (openai.APIError, ValueError, AttributeError, TypeError, IndexError) as error:
+                    last = error
+            raise EndpointError(self._failed(f"sent what is not a chat completion ({_one_line(str(last))})"))
+
+    def _failed(self, what: str) -> str:
+        return f"{self.role.endpoint} {what}; all replies so far are kept, run the same command again to go on."
+
+    async def _wait_for_turn(self) -> None:
+        if self.role.requests_per_minute:
+            now_s = time.monotonic()
+            turn_s = max(now_s, self._free_at_s)
+            self._free_at_s = turn_s + 60 / self.role.requests_per_minute
+            await asyncio.sleep(turn_s - now_s)
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+
+def served_model(endpoint: str) -> str:
+    """The name of the only model, or the first, that a server says it has."""
+    openai = _openai()
+    try:
+        with openai.OpenAI(base_url=endpoint, api_key=os.environ.get("OPENAI_API_KEY", "none"), timeout=30, max_retries=3) as client:
+            return next(iter(client.models.list())).id
+    except (openai.OpenAIError, StopIteration, ValueError, AttributeError) as error:
+        raise EndpointError(f"{endpoint} does not say which models it has ({_one_line(str(error))}); name one with --model.") from None
+
+
+def prompt_versions() -> dict[str, str]:
+    """Prompt -> "version hash": what was asked with, for the report."""
+    return {name: f"{_prompt(name)[0]['version']} {hashlib.sha256(_text(name).encode()).hexdigest()[:12]}" for name in REPLIES}
+
+
+def _openai() -> Any:
+    try:
+        import openai
+    except ImportError:
+        raise RequestError("synthesis asks models through the package openai; `pip install openai`.") from None
+    return openai
+
+
+def _told(done: Any) -> dict[str, Any]:
+    usage = done.usage
+    sides = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+    return {"text": done.choices[0].message.content or "", "tokens_in": sides[0], "tokens_out": sides[1]}
+
+
+def _json_in(text: str) -> str:
+    """The object within what a model wrote around it."""
+    start, end = text.find("{"), text.rfind("}")
+    return text[start : end + 1] if 0 <= start < end else text
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:_KEPT_CHARS]
+
+
+@cache
+def _prompt(name: str) -> tuple[dict[str, Any], str, str]:
+    """Front matter, system text and user text of a prompt's file."""
+    _, head, system, user = (part.strip() for part in _text(name).split("---\n", 3))
+    return yaml.safe_load(head), system, user
+
+
+def _text(name: str) -> str:
+    return (files("latentomni.synthesis") / "prompts" / f"{name}.md").read_text(encoding="utf-8")

@@ -1,0 +1,154 @@
+"""What synthesis starts from: captioned clips, from a JSONL file or drawn from AV World; and their pictures and sound as a model is sent them."""
+
+import base64
+import io
+import json
+import wave
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentomni.clock import SAMPLE_RATE_HZ
+from latentomni.config import ReadingSpec
+from latentomni.errors import DataError
+
+__all__ = ["Source", "avworld_sources", "media_path", "pictures", "read_sources", "sound"]
+
+_CUT_S = 5.0  # what the authors' code cuts clips into
+_SHORTEST_S = 0.5
+_MOST_PICTURES = 32
+_SENT_PIXELS = 448 * 448
+
+
+@dataclass(frozen=True)
+class Source:
+    """A captioned clip.
+
+    media: its file; relative to the folder of the output. caption: what is seen and heard, in order. duration_s: of the clip. cut_s: how
+    long a segment is. notes: (start_s, end_s, seen, heard) of spans, what a model without eyes or ears is given in place of media. seed:
+    of the AV World that it is, whose truth is known.
+    """
+
+    id: str
+    media: str
+    caption: str
+    duration_s: float
+    cut_s: float = _CUT_S
+    notes: tuple[tuple[float, float, str, str], ...] = ()
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", tuple(tuple(note) for note in self.notes))
+
+    @property
+    def spans_s(self) -> list[tuple[float, float]]:
+        """Cuts of `cut_s`; what is left at the end and shorter than half a second belongs to the last."""
+        starts = np.arange(0.0, max(self.duration_s - _SHORTEST_S, self.cut_s / 2), self.cut_s)
+        ends = [*starts[1:], self.duration_s]
+        return [(float(a), float(b)) for a, b in zip(starts, ends, strict=True)]
+
+    def noted(self, sense: str, start_s: float = 0.0, end_s: float = float("inf")) -> str:
+        """What the notes say is "seen" or "heard" in a span, a line a note. DataError where there are none."""
+        if not self.notes:
+            raise DataError(f"{self.id} has no notes, which a model without media needs; set the role's 'media' to true, or add notes to the source.")
+        column = 2 if sense == "seen" else 3
+        lines = [f"[{n[0]:.1f}-{n[1]:.1f} s] {n[column]}" for n in self.notes if n[0] < end_s and n[1] > start_s]
+        return "\n".join(lines) or "Nothing."
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_sources(path: Path | str, n: int | None = None) -> list[Source]:
+    """The first `n` rows of a JSONL file of sources; media are relative to it. DataError names the line that is wrong."""
+    from latentomni.media import probe
+
+    path = Path(path)
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); give a JSONL file of sources (docs/SYNTHESIS.md).") from None
+    found: dict[str, Source] = {}
+    for number, line in enumerate(lines[:n], 1):
+        try:
+            row = json.loads(line)
+            media = (path.parent / row["media"]).resolve()
+            source = Source(**{**row, "media": str(media), "id": str(row["id"]), "duration_s": probe(media).duration_s})
+            assert all(isinstance(text, str) and text.strip() for text in (row["caption"], source.id)) and source.cut_s >= _SHORTEST_S
+            assert all(0 <= a < b and isinstance(seen, str) and isinstance(heard, str) for a, b, seen, heard in source.notes)
+        except (ValueError, KeyError, TypeError, AssertionError):
+            keys = "id, media and caption, and may have cut_s (0.5 and more) and notes [start_s, end_s, seen, heard]"
+            raise DataError(f"{path}, line {number}: a source is an object with {keys} (docs/SYNTHESIS.md).") from None
+        if source.id in found:
+            raise DataError(f"{path}, line {number}: the id {source.id!r} was there before; give every source its own.")
+        found[source.id] = source
+    return list(found.values())
+
+
+def avworld_sources(n: int, seed: int = 0) -> list[Source]:
+    """`n` clips of AV World's training split, captioned by its own narration; a segment lasts as long as a scene."""
+    from latentomni.avworld.truth import narration
+    from latentomni.avworld.world import SCENE_S, sample_world
+
+    sources = []
+    for number in range(seed, seed + n):
+        world = sample_world(number, "train")
+        notes = tuple((s.window.start_s, s.window.end_s, f"{s.object}, {s.place}.", f"{s.sound}, {s.count}.") for s in world.scenes)
+        sources.append(Source(world.name, f"clips/{world.name}.mp4", narration(world), world.duration_s, SCENE_S, notes, number))
+    return sources
+
+
+def media_path(source: Source, out: Path) -> Path:
+    """The clip's file; one of AV World is written when it is first needed, in one move."""
+    path = out / source.media
+    if source.seed is not None and not path.is_file():
+        from latentomni.avworld.world import sample_world
+        from latentomni.avworld.writing import write_clip
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.mp4")
+        write_clip(sample_world(source.seed, "train"), partial)
+        partial.rename(path)
+    return path
+
+
+def pictures(source: Source, out: Path, start_s: float, end_s: float) -> list[dict[str, Any]]:
+    """Frames of a span as content parts: two a second, at most 32, JPEG."""
+    from PIL import Image
+
+    clip = _clip(media_path(source, out))
+    times_s = np.arange(len(clip.frames)) / clip.sample_fps
+    shown = np.flatnonzero((times_s >= start_s) & (times_s < end_s))
+    shown = shown[np.unique(np.linspace(0, len(shown) - 1, min(len(shown), _MOST_PICTURES)).round().astype(int))] if len(shown) else shown
+    parts = []
+    for index in shown:
+        file = io.BytesIO()
+        Image.fromarray(clip.frames[index]).save(file, "JPEG", quality=85)
+        url = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+        parts.append({"type": "image_url", "image_url": {"url": url}})
+    return parts
+
+
+def sound(source: Source, out: Path, start_s: float, end_s: float) -> list[dict[str, Any]]:
+    """The sound of a span as a content part: WAV, mono, 16 kHz."""
+    clip = _clip(media_path(source, out))
+    if clip.waveform is None:
+        return []
+    cut = clip.waveform[round(start_s * SAMPLE_RATE_HZ) : round(min(end_s, clip.duration_s) * SAMPLE_RATE_HZ)]
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out_file:
+        out_file.setnchannels(1)
+        out_file.setsampwidth(2)
+        out_file.setframerate(SAMPLE_RATE_HZ)
+        out_file.writeframes((cut.clip(-1, 1) * 32767).astype("<i2").tobytes())
+    return [{"type": "input_audio", "input_audio": {"data": base64.b64encode(file.getvalue()).decode(), "format": "wav"}}]
+
+
+@lru_cache(maxsize=16)
+def _clip(path: Path) -> Any:
+    from latentomni.media import read_clip
+
+    return read_clip(path, fps=2.0, max_pixels=_SENT_PIXELS, reading=ReadingSpec())
