@@ -9,7 +9,7 @@ from typing import Any
 
 from latentomni.bench.endpoint import ScriptedEndpoint
 from latentomni.bench.measures import compared
-from latentomni.synthesis import Settings, avworld_sources, synthesize
+from latentomni.synthesis import Role, Settings, avworld_sources, synthesize
 
 __all__ = ["bench_synthesize"]
 
@@ -23,7 +23,7 @@ def bench_synthesize(seed: int = 0, repeats: int = 3) -> dict[str, Any]:
     requests a second by engine and workers. Ray's start is not counted, its workers' starts are."""
     seconds: dict[tuple[str, int], list[float]] = defaultdict(list)
     with ScriptedEndpoint(delay_s=_DELAY_S) as endpoint, tempfile.TemporaryDirectory() as folder:
-        settings = Settings.of_one(endpoint.url, "scripted", seed=seed)
+        settings = Settings.of_one(Role(endpoint.url, "scripted"), seed=seed)
         sources = avworld_sources(_CLIPS, seed)
         reports = [_timed(sources, settings, Path(folder) / "first", engine, 1)[1] for engine in ("ray", "local")]  # writes the clips, starts Ray
         for repeat in range(repeats):

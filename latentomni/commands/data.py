@@ -49,12 +49,15 @@ def _add_synthesize(kinds: Any) -> None:
         "data synthesize --source avworld --n 10 --endpoint http://127.0.0.1:8000/v1 --out build/synthesis",
         "data synthesize --source captions.jsonl --config roles.json --out build/synthesis --engine ray --workers 8",
     )
-    parser.add_argument("--source", required=True, metavar="avworld|FILE", help="AV World's clips, or a JSONL file of clips with captions (docs/SYNTHESIS.md)")
+    parser.add_argument("--source", required=True, metavar="avworld|avworld-questions|FILE",
+                        help="AV World's clips, the same with its own questions, or a JSONL file of captioned clips (docs/SYNTHESIS.md)")  # fmt: skip
     parser.add_argument("--out", required=True, type=new_folder, metavar="DIR")
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible server, which answers in all roles")
     asked.add_argument("--config", type=Path, metavar="FILE", help="a model for each role and what is kept, as JSON")
     parser.add_argument("--model", help="what the endpoint calls its model; default: the first that it has")
+    parser.add_argument("--structured", choices=["json_schema", "json_object", "none"], default="json_schema",
+                        help="how the endpoint is held to a reply's schema; json_object for llama-cpp-python; default: %(default)s")  # fmt: skip
     parser.add_argument("--n", type=positive, help="clips; default: 30 of AV World, all of a file")
     parser.add_argument("--seed", type=int, help="of AV World's clips and of the sampling; default: 0")
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="one process, or a Ray cluster; default: %(default)s")
@@ -118,17 +121,20 @@ def _convert(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, An
 def _synthesize(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     from tqdm import tqdm
 
-    from latentomni.synthesis import Settings, avworld_sources, read_settings, read_sources, synthesize
+    from latentomni.synthesis import Role, Settings, avworld_sources, read_settings, read_sources, synthesize
     from latentomni.synthesis.endpoint import served_model
 
     if args.config:
         settings = read_settings(args.config)
         require(args.model is None, "--model names the model of one --endpoint; a --config names one for each role.")
     else:
-        settings = Settings.of_one(args.endpoint, args.model or served_model(args.endpoint))
+        settings = Settings.of_one(Role(args.endpoint, args.model or served_model(args.endpoint), structured=args.structured))
     if args.seed is not None:
         settings = replace(settings, seed=args.seed)
-    sources = avworld_sources(args.n or 30, args.seed or 0) if args.source == "avworld" else read_sources(args.source, args.n)
+    if args.source in ("avworld", "avworld-questions"):
+        sources = avworld_sources(args.n or 30, args.seed or 0, args.source == "avworld-questions")
+    else:
+        sources = read_sources(args.source, args.n)
 
     def shown(done: Iterable, stage: str, n: int) -> Iterable:
         return tqdm(done, stage, n, mininterval=1)

@@ -5,7 +5,7 @@ trajectories that cite segments. docs/SYNTHESIS.md is the schema.
 """
 
 from latentomni.synthesis.pipeline import synthesize
-from latentomni.synthesis.settings import Settings, read_settings
+from latentomni.synthesis.settings import Role, Settings, read_settings
 from latentomni.synthesis.sources import avworld_sources, read_sources
 
-__all__ = ["Settings", "avworld_sources", "read_settings", "read_sources", "synthesize"]
+__all__ = ["Role", "Settings", "avworld_sources", "read_settings", "read_sources", "synthesize"]

@@ -61,9 +61,11 @@ class Asker:
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": content}],
             "max_tokens": head["max_tokens"],
         }
-        if role.structured:
+        if role.structured == "json_schema":
             schema = {"name": prompt, "strict": True, "schema": reply.model_json_schema()}
             request["response_format"] = {"type": "json_schema", "json_schema": schema}
+        elif role.structured == "json_object":
+            request["response_format"] = {"type": "json_object", "schema": reply.model_json_schema()}
         for attempt in range(self.settings.attempts):
             drawn = {"temperature": head["temperature"] + 0.3 * attempt, "seed": self.settings.seed + attempt}  # the same again would be the same
             answer = await self._answer(head["role"], {**request, **drawn}, calls)
@@ -128,7 +130,9 @@ class _Line:
                 except openai.APIConnectionError as error:
                     raise EndpointError(self._failed(f"cannot be reached ({error.__cause__ or error})")) from None
                 except openai.APIStatusError as error:
-                    raise EndpointError(self._failed(f"answered {error.status_code} ({_one_line(error.message)})")) from None
+                    told = f"answered {error.status_code} ({_one_line(error.message)})"
+                    other = ", or does not know this way of asking for JSON (a role's 'structured')" if "response_format" in error.message else ""
+                    raise EndpointError(self._failed(told + other)) from None
                 except (openai.APIError, ValueError, AttributeError, TypeError, IndexError) as error:
                     last = error
             raise EndpointError(self._failed(f"sent what is not a chat completion ({_one_line(str(last))})"))

@@ -36,6 +36,8 @@ def synthesize(sources: Sequence[Source], settings: Settings, out: Path, engine:
     scored = run.stage("scores", questions)
     balanced = run.settle("balance", scored, balance(scored, settings.max_imbalance, settings.seed))
     gated = run.stage("gate", balanced) if settings.gate else balanced
+    if not settings.gate:
+        (out / "gate.jsonl").unlink(missing_ok=True)  # of a run with other settings
     asked = {item["source"]["id"] for item in gated}
     segments = {item["id"]: item["segments"] for item in run.stage("segments", [clip for clip in clips if clip["id"] in asked])}
     joined = [{**item, "segments": segments[item["source"]["id"]]} for item in gated if item["source"]["id"] in segments]
@@ -74,7 +76,7 @@ class _Run:
         self.stages[name] = items
         self.funnel.append(funnel_row(name, len(entered), items))
         kept = [item for item in items if "rejected" not in item]
-        _write_lines(self.out / f"{len(self.funnel)}-{name}.jsonl", kept)
+        _write_lines(self.out / f"{name}.jsonl", kept)
         return kept
 
     def report(self, sources: Sequence[Source], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -3,11 +3,21 @@
 from enum import Enum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 __all__ = ["QUESTION_TYPES", "REPLIES"]
 
-_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+_LONGEST = 2000  # characters; not part of the schema, as grammars of such repetitions are refused by servers
+
+
+def _short(text: str) -> str:
+    if len(text) > _LONGEST:
+        raise ValueError(f"longer than {_LONGEST} characters")
+    return text
+
+
+_Free = Annotated[str, AfterValidator(_short)]
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_short)]
 _Mark = Annotated[int, Field(ge=1, le=5)]
 
 QUESTION_TYPES = (
@@ -58,8 +68,8 @@ class Caption(_Reply):
 
 
 class Merged(_Reply):
-    seen: Annotated[str, Field(max_length=2000)]
-    heard: Annotated[str, Field(max_length=2000)]
+    seen: _Free
+    heard: _Free
     supported: bool
 
 
@@ -75,7 +85,7 @@ class Trajectory(_Reply):
 
 class Audit(_Reply):
     accept: bool
-    reason: Annotated[str, Field(max_length=500)]
+    reason: _Free
     segments: Annotated[list[Annotated[int, Field(ge=0, le=999)]], Field(min_length=1, max_length=3)]
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from latentomni.errors import RequestError, require
 
-__all__ = ["ROLES", "Role", "Settings", "read_settings"]
+__all__ = ["ROLES", "STRUCTURED", "Role", "Settings", "read_settings"]
 
 ROLES = ("writer", "judge", "watcher", "listener", "editor", "reasoner", "auditor")
+STRUCTURED = ("json_schema", "json_object", "none")
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Role:
     """One model behind one endpoint.
 
     endpoint: the base URL of an OpenAI-compatible server, up to /v1. model: the name it knows it by. media: pictures and sound are sent to
-    it; without, it reads the notes of a source instead. structured: it is asked to keep to the reply's JSON schema. concurrency: requests
+    it; without, it reads the notes of a source instead. structured: how it is held to the reply's
+    JSON schema: "json_schema" as OpenAI and vLLM do, "json_object" with the schema beside it as llama-cpp-python does, or "none". concurrency: requests
     at a time, of one worker. requests_per_minute: at most, of all; None: no limit. price: dollars per million tokens, (in, out). key_variable: the
     environment variable that holds its key. retries: of a request that the server refused or dropped.
     """
@@ -26,7 +28,7 @@ class Role:
     endpoint: str
     model: str
     media: bool = False
-    structured: bool = True
+    structured: str = STRUCTURED[0]
     concurrency: int = 8
     requests_per_minute: float | None = None
     timeout_s: float = 120.0
@@ -38,6 +40,7 @@ class Role:
         require(self.endpoint.startswith(("http://", "https://")), f"an endpoint is an http:// or https:// address, got {self.endpoint!r}")
         require(bool(self.model), "a role needs the name of its model")
         require(self.concurrency >= 1 and self.retries >= 0, f"concurrency starts at 1 and retries at 0, got {self.concurrency} and {self.retries}")
+        require(self.structured in STRUCTURED, f"structured is one of {', '.join(STRUCTURED)}, got {self.structured!r}")
         rate = self.requests_per_minute
         require(rate is None or 0 < rate < math.inf, f"requests_per_minute must be above 0, got {rate}")
         require(0 < self.timeout_s < math.inf, f"timeout_s must be above 0, got {self.timeout_s}")
@@ -71,9 +74,9 @@ class Settings:
         require(1 <= self.attempts <= 10, f"attempts must be 1 to 10, got {self.attempts}")
 
     @classmethod
-    def of_one(cls, endpoint: str, model: str, **rest: Any) -> "Settings":
+    def of_one(cls, role: Role, **rest: Any) -> "Settings":
         """All roles by one model."""
-        return cls({name: Role(endpoint, model) for name in ROLES}, **rest)
+        return cls(dict.fromkeys(ROLES, role), **rest)
 
 
 def read_settings(path: Path | str) -> Settings:

@@ -28,8 +28,9 @@ class Source:
     """A captioned clip.
 
     media: its file; relative to the folder of the output. caption: what is seen and heard, in order. duration_s: of the clip. cut_s: how
-    long a segment is. notes: (start_s, end_s, seen, heard) of spans, what a model without eyes or ears is given in place of media. seed:
-    of the AV World that it is, whose truth is known.
+    long a segment is. notes: (start_s, end_s, seen, heard) of spans, what a model without eyes or ears is given in place of media.
+    questions: (question, answer) that it comes with; the writer is asked for none then. seed: of the AV World that it is, whose truth
+    is known.
     """
 
     id: str
@@ -38,9 +39,11 @@ class Source:
     duration_s: float
     cut_s: float = _CUT_S
     notes: tuple[tuple[float, float, str, str], ...] = ()
+    questions: tuple[tuple[str, str], ...] = ()
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "questions", tuple(tuple(pair) for pair in self.questions))
         object.__setattr__(self, "notes", tuple(tuple(note) for note in self.notes))
 
     @property
@@ -78,9 +81,10 @@ def read_sources(path: Path | str, n: int | None = None) -> list[Source]:
             media = (path.parent / row["media"]).resolve()
             source = Source(**{**row, "media": str(media), "id": str(row["id"]), "duration_s": probe(media).duration_s})
             assert all(isinstance(text, str) and text.strip() for text in (row["caption"], source.id)) and source.cut_s >= _SHORTEST_S
+            assert all(isinstance(text, str) and text.strip() for question, answer in source.questions for text in (question, answer))
             assert all(0 <= a < b and isinstance(seen, str) and isinstance(heard, str) for a, b, seen, heard in source.notes)
         except (ValueError, KeyError, TypeError, AssertionError):
-            keys = "id, media and caption, and may have cut_s (0.5 and more) and notes [start_s, end_s, seen, heard]"
+            keys = "id, media and caption, and may have cut_s (0.5 and more), notes [start_s, end_s, seen, heard] and questions [question, answer]"
             raise DataError(f"{path}, line {number}: a source is an object with {keys} (docs/SYNTHESIS.md).") from None
         if source.id in found:
             raise DataError(f"{path}, line {number}: the id {source.id!r} was there before; give every source its own.")
@@ -88,8 +92,11 @@ def read_sources(path: Path | str, n: int | None = None) -> list[Source]:
     return list(found.values())
 
 
-def avworld_sources(n: int, seed: int = 0) -> list[Source]:
-    """`n` clips of AV World's training split, captioned by its own narration; a segment lasts as long as a scene."""
+def avworld_sources(n: int, seed: int = 0, with_questions: bool = False) -> list[Source]:
+    """`n` clips of AV World's training split, captioned by its own narration; a segment lasts as long as a scene.
+
+    with_questions: each comes with three of its own, two that need both modalities and one that does not, to try out what follows them.
+    """
     from latentomni.avworld.truth import narration
     from latentomni.avworld.world import SCENE_S, sample_world
 
@@ -97,8 +104,18 @@ def avworld_sources(n: int, seed: int = 0) -> list[Source]:
     for number in range(seed, seed + n):
         world = sample_world(number, "train")
         notes = tuple((s.window.start_s, s.window.end_s, f"{s.object}, {s.place}.", f"{s.sound}, {s.count}.") for s in world.scenes)
-        sources.append(Source(world.name, f"clips/{world.name}.mp4", narration(world), world.duration_s, SCENE_S, notes, number))
+        own = _own_questions(world) if with_questions else ()
+        sources.append(Source(world.name, f"clips/{world.name}.mp4", narration(world), world.duration_s, SCENE_S, notes, own, number))
     return sources
+
+
+def _own_questions(world: Any) -> tuple[tuple[str, str], ...]:
+    from latentomni.avworld.questions import questions
+
+    two = [(q.text, q.answer) for q in questions(world) if q.family in ("colour", "shape", "place", "sound", "count")]
+    scene = world.scenes[world.seed % len(world.scenes)]
+    one = (f"Where is the {scene.object}?", scene.place) if world.seed % 2 else (f"How often is the {scene.sound} heard?", scene.count)
+    return (two[world.seed % len(two)], two[(7 * world.seed + 3) % len(two)], one)
 
 
 def media_path(source: Source, out: Path) -> Path:

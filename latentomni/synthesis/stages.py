@@ -54,9 +54,13 @@ async def run_stage(name: str, item: Item, asker: Asker, out: Path) -> dict[str,
 
 async def _questions(item: Item, work: Work) -> list[Item]:
     """A source becomes questions; what breaks the rules of the prompt is rejected."""
-    told = await work.ask("questions", caption=item["source"]["caption"], count=work.asker.settings.questions_per_clip)
+    count, own = work.asker.settings.questions_per_clip, item["source"]["questions"]
+    if own:
+        pairs = [{"question": question, "answer": answer} for question, answer in own]
+    else:
+        pairs = (await work.ask("questions", caption=item["source"]["caption"], count=count))["questions"][:count]
     written, known = [], set()
-    for number, pair in enumerate(told["questions"][: work.asker.settings.questions_per_clip], 1):
+    for number, pair in enumerate(pairs, 1):
         one = {**item, "id": f"{item['id']}/{number}", **pair}
         reason = _question_fault(pair) or ("asked twice" if pair["question"].lower() in known else "")
         known.add(pair["question"].lower())
