@@ -19,6 +19,7 @@ from latentomni.modeling import Thinker
 from latentomni.positions import LatentPlace
 from latentomni.prefix import Columns, Prefix, growing_cache
 from latentomni.sequence import Sequence
+from latentomni.steps import FixedStep
 
 __all__ = ["PREFILL_CHUNK", "Progress", "generate", "read_prefix", "score"]
 
@@ -114,6 +115,7 @@ class _Decoder:
             self.cache, self.columns = prefix.fork()
             for row, count in zip(self.rows, prefix.fed, strict=True):
                 row.fed = count
+        self.fixed = FixedStep(thinker, self.cache) if thinker.fixes_steps else None
         never = [self.ids.close, self.ids.latent_pad, self.ids.video, self.ids.audio, self.ids.vision_bos, self.ids.vision_eos,
                  self.ids.audio_bos, self.ids.audio_eos, self.ids.padding]  # fmt: skip
         self.never = torch.tensor(never, device=thinker.device)
@@ -130,6 +132,9 @@ class _Decoder:
                     yield from (event for b in active for event in self._finish(b, "cancelled"))
                     return
                 hidden = self._tick()
+                if self.fixed and len(self.rows) == 1 and self.rows[0].places:
+                    yield from self._latent_block(hidden)
+                    continue
                 for b in active:
                     yield from self._advance(b, hidden[b : b + 1])
         finally:  # the generator was closed, or a step failed
@@ -168,11 +173,17 @@ class _Decoder:
         for start in range(0, n, PREFILL_CHUNK):
             chunk = slice(start, min(start + PREFILL_CHUNK, n))
             last = [[values[chunk.stop - 1] for values in row[1:5]] for row in known]
-            mask = self.columns.append(step[:6, :, chunk], last)
-            hidden.append(self.thinker.forward(embeds[:, chunk], step[7:, :, chunk], mask, self.cache))
+            hidden.append(self._forward(embeds[:, chunk], step[:, :, chunk], last))
         for row in self.rows:
             row.fed = row.ready
         return hidden[0] if len(hidden) == 1 else torch.cat(hidden, 1)
+
+    def _forward(self, embeds: torch.Tensor, step: torch.Tensor, last: list[list[int]]) -> torch.Tensor:
+        """(B, n, D) hidden states of tokens whose fields, ids and positions are `step` (10, B, n)."""
+        mask = self.columns.append(step[:6], last)
+        if self.fixed and embeds.shape[1] == 1:
+            return self.fixed.run(embeds, step[7:], mask)
+        return self.thinker.forward(embeds, step[7:], mask, self.cache)
 
     def _known(self, row: _Row, n: int) -> list[list[int]]:
         """(10, n): the fields of `Layout`, token ids and position ids of the tokens to feed, then padding."""
@@ -258,6 +269,27 @@ class _Decoder:
             row.gap = True
             row.ready, row.places = row.ready + 1, ()  # the closing token is fed with the last latent
             yield b, LatentClosed(block, None, self._mark(row))
+
+    def _latent_block(self, hidden: torch.Tensor) -> Iterator[tuple[int, Event]]:
+        """All latents of the only row in one go: the device waits for nobody between two of them, and they are told together.
+        hidden: (1, D) behind the window. The last one is fed with the closing token, as ever."""
+        row, count = self.rows[0], len(self.rows[0].places)
+        row.ready += count - 1
+        known = self._known(row, count - 1) if count > 1 else []
+        step, vectors = torch.tensor([known], device=self.thinker.device).transpose(0, 1), [self.thinker.latent(hidden)]
+        for k in range(count - 1):
+            if self.cancelled():
+                return  # and the block is dropped where that is told
+            last = [[values[k] for values in known[1:5]]]
+            vectors.append(self.thinker.latent(self._forward(vectors[-1][None], step[:, :, k : k + 1], last)[:, 0]))
+        row.fed = row.ready
+        block = torch.cat(vectors)
+        told, elapsed_s = block.float().cpu().numpy(), self._mark(row)
+        row.sequence.latents += list(block)
+        for index, place in enumerate(row.places):
+            yield 0, LatentStep(row.blocks - 1, index, place.modality, place.instant, place.cell, place.time_s, told[index], elapsed_s=elapsed_s)
+        row.gap, row.places, row.ready = True, (), row.ready + 2
+        yield 0, LatentClosed(row.blocks - 1, None, self._mark(row))
 
     def _choose(self, logits: torch.Tensor, random: torch.Generator) -> int:
         """Greedy at temperature 0, else nucleus sampling. logits: (N,)."""

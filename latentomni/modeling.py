@@ -43,7 +43,8 @@ def special_ids(tokenizer: PreTrainedTokenizerFast) -> SpecialIds:
 
 @dataclass(eq=False)
 class Thinker:
-    """A loaded checkpoint: model, tokenizer, mel extractor, specs, and the latent head (None: the hidden state is the latent)."""
+    """A loaded checkpoint: model, tokenizer, mel extractor, specs, and the latent head (None: the hidden state is the latent).
+    fixes_steps: decode over keys and values at fixed places (`FixedStep`); None: on a GPU that holds all of the model."""
 
     model: Qwen2_5OmniThinkerForConditionalGeneration
     tokenizer: PreTrainedTokenizerFast
@@ -53,6 +54,7 @@ class Thinker:
     head: torch.nn.Linear | None
     name: str
     weights: str
+    fixes_steps: bool | None = None
 
     def __post_init__(self) -> None:
         self.ids = special_ids(self.tokenizer)
@@ -62,6 +64,8 @@ class Thinker:
         inner = self.model.model  # up to transformers 5.20, the last for Python 3.10, the text model; the towers stand beside it
         self.text_model = getattr(inner, "language_model", inner)
         self.towers = inner if inner is not self.text_model else self.model
+        if self.fixes_steps is None:
+            self.fixes_steps = self.device.type == "cuda" and not self.is_offloaded
 
     @property
     def device(self) -> torch.device:
@@ -111,7 +115,7 @@ class Thinker:
             return empty, np.zeros(0), np.zeros(0), (1, 1)
         patches, (times, rows, columns) = patchify(clip.frames, clip.reading.video(self.video))
         grid = torch.tensor([[times, rows, columns]], device=self.device)
-        features = self.model.get_video_features(patches.to(self.device), grid).pooler_output[0]
+        features = self.model.get_video_features(self._sent(patches), grid).pooler_output[0]
         # Frame i is what is shown at i / fps, so these are true times whatever the file's own frame rate is.
         starts = np.arange(times) * self.video.temporal_patch / clip.sample_fps
         end_s = max(clip.duration_s, float(starts[-1]) + 1 / clip.sample_fps)
@@ -123,7 +127,11 @@ class Thinker:
         samples = clip.waveform[: len(clip.waveform) // 160 * 160]
         mel = self.mel(samples, sampling_rate=SAMPLE_RATE_HZ, padding=False, truncation=False, return_tensors="pt")["input_features"]
         frames = torch.ones(1, mel.shape[-1], dtype=torch.long, device=self.device)
-        return self.model.get_audio_features(mel.to(self.device), frames).last_hidden_state
+        return self.model.get_audio_features(self._sent(mel), frames).last_hidden_state
+
+    def _sent(self, values: torch.Tensor) -> torch.Tensor:
+        """On its way to the device; from pinned memory, where that is another."""
+        return values.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else values.to(self.device)
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         return self.text_model.embed_tokens(ids)

@@ -49,29 +49,56 @@ class Columns:
 
 
 class _GrowingLayer(DynamicLayer):
-    """Keys and values (B, H, K, E) with room behind them, so that a new token is written in place instead of all being copied."""
+    """Keys and values (B, H, K, E) with room behind them, so that a new token is written in place instead of all being copied.
 
+    slot: where the next token goes, as a tensor; the whole room is handed out then, in which the caller masks what is not written.
+    """
+
+    slot: torch.Tensor | None = None
     _room: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_args, **_kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+        new = (key_states, value_states)
+        if self.slot is not None:
+            for room, states in zip(self._room, new, strict=True):
+                room.index_copy_(2, self.slot, states)
+            return self._room
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        held, new = (self.keys, self.values), (key_states, value_states)
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
-        if self._room is None or self._room[0].shape[-2] < end:
-            self._room = tuple(self._with_room(old, states, start, end) for old, states in zip(held, new, strict=True))
+        if self._room is None or self.room < end:
+            self._widen(new, start, end + max(end // 8, 128))
         for room, states in zip(self._room, new, strict=True):
             room[..., start:end, :] = states
-        self.keys, self.values = (room[..., :end, :] for room in self._room)
+        self.extend(end)
         return self.keys, self.values
 
-    @staticmethod
-    def _with_room(old: torch.Tensor, new: torch.Tensor, start: int, end: int) -> torch.Tensor:
-        room = new.new_empty(*new.shape[:-2], end + max(end // 8, 128), new.shape[-1])
-        if start:
-            room[..., :start, :] = old
-        return room
+    @property
+    def room(self) -> int:
+        """How many keys there is room for."""
+        return 0 if self._room is None else self._room[0].shape[-2]
+
+    def reserve(self, end: int, ahead: int) -> None:
+        """Make room for `end` keys and `ahead` more where there is none for `end`."""
+        if self.room < end:
+            self._widen((self.keys, self.values), self.get_seq_length(), -(-(end + ahead) // 64) * 64)
+            self.extend(self.get_seq_length())
+
+    def extend(self, end: int) -> None:
+        """Count the first `end` keys of the room as written."""
+        self.keys, self.values = (room[..., :end, :] for room in self._room)
+
+    def _widen(self, like: tuple[torch.Tensor, torch.Tensor], start: int, size: int) -> None:
+        """Zeros behind what is there: a value that is masked is still multiplied by nothing."""
+        rooms = []
+        for old, states in zip((self.keys, self.values), like, strict=True):
+            room = states.new_empty(*states.shape[:-2], size, states.shape[-1])
+            room[..., start:, :] = 0
+            if start:
+                room[..., :start, :] = old
+            rooms.append(room)
+        self._room = tuple(rooms)
 
     def fork(self, rows: int) -> "_GrowingLayer":
         """What is there already is shared until the first new token."""

@@ -75,10 +75,11 @@ def assert_equals_one_forward(thinker, rows, modes, sampling):
         torch.testing.assert_close(ours, expected[key], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("fixes_steps", [False, True])
 @pytest.mark.parametrize("flow", AttentionFlow)
 @pytest.mark.parametrize("blocks", [1, 2, 3])
-def test_decoding_equals_one_forward(tiny64, asked, blocks, flow):
-    thinker = replace(tiny64, spec=replace(tiny64.spec, flow=flow))
+def test_decoding_equals_one_forward(tiny64, asked, blocks, flow, fixes_steps):
+    thinker = replace(tiny64, spec=replace(tiny64.spec, flow=flow), fixes_steps=fixes_steps)
     row = asked(thinker=thinker)
     assert_equals_one_forward(thinker, [row], [Mode.LATENT], replace(GREEDY, max_blocks=blocks))
     assert len(row.windows) == blocks
