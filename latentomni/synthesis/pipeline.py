@@ -10,7 +10,7 @@ from typing import Any
 
 from latentomni.synthesis.endpoint import Asker, prompt_versions
 from latentomni.synthesis.engines import ENGINES
-from latentomni.synthesis.report import funnel_row, histograms, report_text, truth_figures
+from latentomni.synthesis.report import dataset_card, funnel_row, histograms, report_text, truth_figures
 from latentomni.synthesis.settings import Settings
 from latentomni.synthesis.sources import Source, media_path
 from latentomni.synthesis.stages import Item
@@ -26,7 +26,7 @@ def synthesize(sources: Sequence[Source], settings: Settings, out: Path, engine:
     """Make training rows of captioned clips; returns the report.
 
     `out` gets replies/ (every reply, by the hash of what was asked), a JSONL file per stage with what it kept, rejects.jsonl with
-    the reasons, train.jsonl (docs/DATA.md), report.json and report.md. workers: as the engine understands them. shown(done, stage, n)
+    the reasons, train.jsonl (docs/DATA.md), report.json, report.md and a dataset card. workers: as the engine understands them. shown(done, stage, n)
     tells progress. Raises EndpointError where a server fails; what was replied is kept.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -93,6 +93,7 @@ class _Run:
         }
         _write(self.out / "report.json", json.dumps(report, indent=1) + "\n")
         _write(self.out / "report.md", report_text(report, sources))
+        _write(self.out / "README.md", dataset_card(report, rows))
         return report
 
 

@@ -2,16 +2,19 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from importlib.resources import files
+from string import Template
 from typing import Any
 
 from latentomni.clock import Window
 from latentomni.synthesis.sources import Source
 from latentomni.synthesis.stages import Item
 
-__all__ = ["funnel_row", "histograms", "report_text", "truth_figures"]
+__all__ = ["dataset_card", "funnel_row", "histograms", "report_text", "truth_figures"]
 
 _COVERED = 0.5  # of a window, by another: it is the same moment
 _BAR = 30
+_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (float("inf"), "100K<n<1M"))
 
 
 def funnel_row(stage: str, entered: int, items: Sequence[Item]) -> dict[str, Any]:
@@ -97,6 +100,35 @@ def report_text(report: dict[str, Any], sources: Sequence[Source]) -> str:
         most = max(counts.values(), default=1)
         lines += [f"{value:>32} {'#' * round(_BAR * count / most)} {count}" for value, count in counts.items()] + ["```"]
     return "\n".join(lines) + "\n"
+
+
+def dataset_card(report: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+    """The card of what was made, as the Hub reads it; what only its maker knows is left to be filled in."""
+    template = Template((files("latentomni.synthesis") / "card.md").read_text(encoding="utf-8"))
+    lasting = [segment["end_s"] - segment["start_s"] for row in rows for segment in row["segments"]] or [0.0]
+    return template.substitute(
+        size=next(name for most, name in _SIZES if len(rows) < most),
+        rows=len(rows),
+        clips=len({row["media"] for row in rows}),
+        segments=sum(len(row["segments"]) for row in rows),
+        shortest=f"{min(lasting):.1f}",
+        longest=f"{max(lasting):.1f}",
+        sources=report["funnel"][0]["in"],
+        models=", ".join(sorted({used["model"] for used in report["usage"].values()})),
+        prompts=", ".join(f"{name} {told}" for name, told in report["prompts"].items()),
+        funnel="\n".join(f"| {row['stage']} | {row['in']} | {row['kept']} |" for row in report["funnel"]),
+        types="\n".join(f"| {name} | {count} |" for name, count in report["histograms"]["type, kept"].items()),
+        truth=_truth_told(report["truth"]),
+    )
+
+
+def _truth_told(truth: dict[str, Any] | None) -> str:
+    if truth is None:
+        return "Unknown: run the same models and prompts on `--source avworld-questions`, where the truth is known."
+    told = (("gate", "questions that passed the gate need both modalities"), ("citations", "cited segments lie in a moment that is asked about"),
+            ("answers", "answers are right"))  # fmt: skip
+    shares = [f"{_shown(truth[name]['precision']['value'])} of the {truth[name]['precision']['n']} {what}" for name, what in told]
+    return f"On AV World, where the truth is known and the question is understood: {', '.join(shares)}."
 
 
 def _shown(value: float | None) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from latentomni.bench.endpoint import Faults, ScriptedEndpoint
 from latentomni.cli import main
@@ -98,6 +99,9 @@ def test_the_funnel_adds_up_and_the_rows_are_training_data(tmp_path):
     assert validate(tmp_path / "train.jsonl") == (report["rows"], [])
     rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
     assert all(1 <= len(row["segments"]) <= 3 and row["answer"] in row["messages"][1]["content"] for row in rows)
+    _, head, card = (tmp_path / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(head)["configs"] == [{"config_name": "default", "data_files": "train.jsonl"}]
+    assert f"{len(rows)} questions about {len({row['media'] for row in rows})} clips" in card and "scripted" in card
     assert sum(report["histograms"]["citations, kept"].values()) == report["rows"] == len(rows) >= 1
 
 
