@@ -16,7 +16,7 @@ PACKAGES = ("latentomni", "visualizers", "app")
 
 # Nothing on the left may know what stands to its right. What no entry names belongs to the model.
 CHAIN = ("foundation", "media", "model", "runtime", "visualizers", "app")
-FOUNDATION = {f"latentomni.{name}" for name in ("arms", "bundle", "clock", "config", "errors", "events", "evidence", "trace")}
+FOUNDATION = {f"latentomni.{name}" for name in ("arms", "bundle", "clock", "config", "errors", "events", "evidence", "trace", "truth")}
 RUNTIME = {f"latentomni.{name}" for name in ("replays", "reruns", "runtime", "variants")}
 LEAVES = {f"latentomni.{name}" for name in ("avworld", "bench", "commands", "evaluation", "study", "training")}
 COMPOSITION = {"latentomni.cli", "latentomni.__main__"}
