@@ -29,6 +29,7 @@ DOORS = {
     "bitsandbytes": ("latentomni.checkpoints",),
     "gradio": ("app",),
     "huggingface_hub": ("latentomni.checkpoints", "latentomni.commands.space"),  # which reads a card as the Hub does
+    "lmms_eval": ("latentomni.evaluation.lmms",),
     "moviepy": ("latentomni.avworld.writing", "latentomni.bench", "visualizers.reel"),  # the bench reads with it, as a peer
     "peft": ("latentomni.adapters",),
     "plotly": ("visualizers",),
@@ -49,7 +50,7 @@ WITHOUT_TORCH = (*sorted(FOUNDATION), "latentomni.cli", "latentomni.commands.ins
 
 # one name per kind of component, text, setting, event
 MANY_NAMES = {"app.components": 15, "app.copy": 8, "latentomni.config": 9, "latentomni.events": 10}
-OPTIONAL = {"anywidget", "playwright", "pyarrow", "traitlets"}  # of an extra, asked for where they are needed; the second comes with the first
+OPTIONAL = {"anywidget", "lmms_eval", "playwright", "pyarrow", "traitlets"}  # of an extra, asked for where they are needed; the second comes with the first
 DISTRIBUTIONS = {  # whose name is another than the import's
     "huggingface_hub": "huggingface-hub",
     "imageio_ffmpeg": "imageio-ffmpeg",
@@ -153,6 +154,11 @@ def test_nothing_imports_the_composition_root():
 def test_a_heavy_package_has_one_door(package):
     importers = {m for m in modules() for i in imports(m) if within(i.target, [package])}
     assert {m for m in importers if not within(m, DOORS[package])} == set()
+
+
+def test_the_plug_in_is_imported_by_its_host_alone():
+    plug_in = "latentomni.evaluation.lmms"
+    assert {m for m in modules() for i in imports(m) if within(i.target, [plug_in]) and not within(m, [plug_in])} == set()
 
 
 def test_imports_at_start_have_no_cycle():

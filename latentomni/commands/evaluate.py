@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["add_to"]
 
 _AVWORLD = "avworld"
-_LONGEST_S, _LARGEST_BYTES = 3 * 3600, 16 * 2**30  # of a benchmark's video
 
 
 def add_to(commands: Any) -> None:
@@ -195,9 +194,14 @@ def _run_evidence(args: argparse.Namespace, say: Callable[..., None]) -> dict[st
 
 
 def _run_benchmark(name: str, args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
-    from latentomni.config import MediaLimits
     from latentomni.evaluation.benchmarks import read_benchmark
-    from latentomni.evaluation.harness import compare_predictions, evaluate_benchmark, read_predictions, score_benchmark
+    from latentomni.evaluation.harness import (
+        VIDEO_LIMITS,
+        compare_predictions,
+        evaluate_benchmark,
+        read_predictions,
+        score_benchmark,
+    )
     from latentomni.evaluation.processes import Processes
     from latentomni.runtime import Runtime
 
@@ -207,7 +211,7 @@ def _run_benchmark(name: str, args: argparse.Namespace, say: Callable[..., None]
     if latent:
         raise RequestError("A benchmark asks a model as it was trained; leave out --instants, --positions and --flow.")
     processes = Processes.launched()
-    runtime = Runtime.load(args.model, MediaLimits(_LONGEST_S, _LARGEST_BYTES), args.quantization)
+    runtime = Runtime.load(args.model, VIDEO_LIMITS, args.quantization)
     lines = evaluate_benchmark(runtime, name, items, Mode(args.mode or runtime.spec.default_mode), sampling, reading, args.predictions,
                                args.traces, partial(_progress, processes=processes), processes)  # fmt: skip
     results = score_benchmark(items, lines)

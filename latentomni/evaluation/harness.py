@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from latentomni.clock import Window
-from latentomni.config import Mode, ReadingSpec, SamplingSpec
+from latentomni.config import MediaLimits, Mode, ReadingSpec, SamplingSpec
 from latentomni.errors import DataError, LatentOmniError
 from latentomni.evaluation.benchmarks import BENCHMARKS, LETTERS, Item, option_of
 from latentomni.evaluation.evidence import Ranking
@@ -22,8 +22,9 @@ from latentomni.runtime import Runtime
 from latentomni.trace import Trace
 from latentomni.truth import Truth
 
-__all__ = ["compare_predictions", "evaluate_benchmark", "read_predictions", "score_benchmark", "score_steps"]
+__all__ = ["VIDEO_LIMITS", "compare_predictions", "evaluate_benchmark", "read_predictions", "score_benchmark", "score_steps"]
 
+VIDEO_LIMITS = MediaLimits(max_duration_s=3 * 3600, max_bytes=16 * 2**30)  # of a benchmark's
 _RESAMPLES = 10_000
 _TOLERANCE_S = 2.0  # around a moment that annotators wrote down to the second
 

@@ -24,10 +24,10 @@ class Processes:
         """As the environment says. Of several, each takes the GPU that is its own."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
-        from accelerate import PartialState
+        from accelerate import Accelerator, InitProcessGroupKwargs
 
-        state = PartialState(timeout=_PATIENCE)
-        return cls(state.process_index, state.num_processes)
+        joined = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)])
+        return cls(joined.process_index, joined.num_processes)
 
     @property
     def is_main(self) -> bool:
