@@ -36,6 +36,7 @@ class LatentOmni(lmms):
         require(mode is None or mode in list(Mode), f"mode is {', '.join(Mode)}, got {mode!r}.")
         Processes.launched()  # before the model is loaded: of several processes each has a GPU of its own
         self.runtime = Runtime.load(model, VIDEO_LIMITS, quantization)
+        self.device = self.runtime.thinker.device  # where lmms-eval gathers what the processes say
         self.mode = Mode(mode or self.runtime.spec.default_mode)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
