@@ -59,7 +59,7 @@ def _begun(session: Session, request: gr.Request) -> Page:
     )  # fmt: skip
     if before:  # the clip's clock stays in sight, without the answer that is no longer meant
         page = page._replace(
-            inspector=view(replace(Trace.load(before[-1].trace), deltas=(), blocks=(), reason="running"), media=False)
+            inspector=view(replace(Trace.load(before[-1].trace), deltas=(), blocks=(), reason="running", truth=None), media=False)
         )
     return running(page)
 

@@ -47,6 +47,7 @@ VIEWS = {
     "visual latent": "视觉隐变量",
     "audio latent": "听觉隐变量",
     "stated window": "所述窗口",
+    "true window": "真实窗口",
     "no evidence": "没有证据",
     "no evidence (p > 0.05)": "没有证据（p > 0.05）",
     "Chosen latent": "选中的隐变量",

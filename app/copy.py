@@ -205,4 +205,5 @@ def caption(trace: Trace, true_answer: str = "") -> str:
         facts += [f"{trace.tokens} token{'s' * (trace.tokens != 1)}", f"{trace.elapsed_s:.1f} s"]
         facts += [] if trace.tokens_per_s is None else [f"{trace.tokens_per_s:.0f} tokens/s"]
     ending = f". {Finished.ENDINGS[trace.reason]}" if trace.reason in Finished.ENDINGS else ""
+    true_answer = true_answer or (trace.truth.answer if trace.truth else "")
     return ", ".join(facts) + ending + (f". True answer: {true_answer}" if true_answer else "")

@@ -13,7 +13,7 @@ def library() -> SimpleNamespace:
     transformers import their parts when they are first used, which fails where two threads do it at once."""
     with _IMPORTING:
         from latentomni.attention import attention_record
-        from latentomni.avworld.selftest import draw_trial, judge
+        from latentomni.avworld.selftest import draw_trial, judge, question_truth
         from latentomni.avworld.writing import write_clip
         from latentomni.plan import plan_run
         from latentomni.reruns import Change, replay, rerun
@@ -21,5 +21,5 @@ def library() -> SimpleNamespace:
 
         return SimpleNamespace(
             Change=Change, Runtime=Runtime, attention_record=attention_record, draw_trial=draw_trial, judge=judge, plan_run=plan_run,
-            replay=replay, rerun=rerun, write_clip=write_clip,
+            question_truth=question_truth, replay=replay, rerun=rerun, write_clip=write_clip,
         )  # fmt: skip

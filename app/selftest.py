@@ -48,7 +48,9 @@ def take(session: Session, visitor: str, cancelled: Callable[[], bool]) -> Itera
         yield page
     after = page.session
     (turn,) = after.turns
-    verdict = library().judge(Trace.load(turn.trace), library().draw_trial(session.trial))
+    trial, trace = library().draw_trial(session.trial), Trace.load(turn.trace)
+    verdict = library().judge(trace, trial)
+    replace(trace, truth=library().question_truth(trial.question, trace.answer)).save(turn.trace)
     findings = remarks.findings(verdict)
     after = replace(after, turns=(replace(turn, true_answer=str(verdict.true_answer), findings=findings),))
     yield idle(AnswerPage(status=said("tested"), **showing(after)), after)

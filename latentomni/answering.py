@@ -12,7 +12,9 @@ from latentomni.modeling import Thinker
 from latentomni.processing import add_question, new_sequence
 from latentomni.sequence import ClipFeatures
 
-__all__ = ["Answer", "answer_batches"]
+__all__ = ["BATCH", "MAX_BLOCKS", "MAX_NEW_TOKENS", "Answer", "answer_batches"]
+
+BATCH, MAX_NEW_TOKENS, MAX_BLOCKS = 24, 96, 2  # rows at a time; of an answer about AV World
 
 
 @dataclass
@@ -26,7 +28,8 @@ class Answer:
     latents: list[LatentStep] = field(default_factory=list)
 
 
-def answer_batches(thinker: Thinker, asked: list[tuple[ClipFeatures, str]], mode: Mode, batch: int = 24, max_new_tokens: int = 96) -> Iterator[Answer]:
+def answer_batches(thinker: Thinker, asked: list[tuple[ClipFeatures, str]], mode: Mode, batch: int = BATCH,
+                   max_new_tokens: int = MAX_NEW_TOKENS) -> Iterator[Answer]:  # fmt: skip
     """Answer (clip, question) pairs greedily, `batch` rows at a time, in the order given."""
     for start in range(0, len(asked), batch):
         rows = []
@@ -34,7 +37,7 @@ def answer_batches(thinker: Thinker, asked: list[tuple[ClipFeatures, str]], mode
             rows.append(new_sequence(clip, thinker.spec, thinker.ids, thinker.cached_text))
             add_question(rows[-1], question, mode, thinker.cached_text)
         answers, prompts = [Answer() for _ in rows], [len(row) for row in rows]
-        for b, event in generate(thinker, rows, [mode] * len(rows), SamplingSpec(max_new_tokens=max_new_tokens, max_blocks=2)):
+        for b, event in generate(thinker, rows, [mode] * len(rows), SamplingSpec(max_new_tokens=max_new_tokens, max_blocks=MAX_BLOCKS)):
             if isinstance(event, LatentOpened):
                 answers[b].windows.append(event.window)
             elif isinstance(event, LatentStep):

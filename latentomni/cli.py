@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import platform
 import sys
 import time
@@ -26,7 +27,7 @@ from latentomni.commands import (
     study,
     train,
 )
-from latentomni.errors import LatentOmniError
+from latentomni.errors import LatentOmniError, require
 
 __all__ = ["build_parser", "main"]
 
@@ -55,15 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("latentomni").setLevel(logging.INFO)
     started_s = time.perf_counter()
+    rank, count = (int(os.environ.get(name, least)) for name, least in (("RANK", 0), ("WORLD_SIZE", 1)))  # as launchers set them
     try:
-        result = args.run(args, partial(_say, file=sys.stderr if args.json else sys.stdout))
+        require(count == 1 or getattr(args, "is_shared", False), "This command is one process's; start it without a launcher.")
+        result = args.run(args, _silent if rank else partial(_say, file=sys.stderr if args.json else sys.stdout))
     except LatentOmniError as error:
-        _say(str(error), file=sys.stderr)
+        _say(f"Process {rank}: {error}" if rank else str(error), file=sys.stderr)
         return _BAD_INPUT
     except KeyboardInterrupt:
         _say("Stopped.", file=sys.stderr)
         return _INTERRUPTED
-    if args.json:
+    if args.json and not rank:
         about = {"model": None, "weights": None, "device": "cpu", "seed": None}
         done = {**about, **result, "versions": _versions(), "seconds": time.perf_counter() - started_s}
         print(json.dumps(done, allow_nan=False), flush=True)
@@ -73,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _say(text: str = "", *, end: str = "\n", file: TextIO) -> None:
     """Print what models and files say without the control characters that would steer a terminal."""
     print("".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text), end=end, file=file, flush=True)
+
+
+def _silent(*_: Any, **__: Any) -> None:
+    """Of several processes of a launch the main one alone speaks."""
 
 
 def _versions() -> dict[str, Any]:

@@ -32,6 +32,7 @@ from latentomni.events import (
     Started,
     TextDelta,
 )
+from latentomni.truth import Truth
 
 __all__ = ["SCHEMA", "SIGNIFICANT_P", "Block", "Latent", "Plane", "Trace", "project"]
 
@@ -125,6 +126,7 @@ class Trace(_ByValue):
 
     visual, audio: moments with features (N, width <= D) float16. clip.sound: int16 at `sound_hz`. ttft_s: None
     while running. planes: kept with the run by whoever drew it. kv_tokens, memory_bytes: 0 where they were not recorded.
+    truth: kept with the run by whoever knows it.
     """
 
     question: str
@@ -154,6 +156,7 @@ class Trace(_ByValue):
     planes: tuple[Plane, ...] = field(default=(), metadata={"later": True})
     kv_tokens: int = 0
     memory_bytes: int = 0
+    truth: Truth | None = None
 
     @property
     def answerer(self) -> str:

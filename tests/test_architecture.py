@@ -16,7 +16,7 @@ PACKAGES = ("latentomni", "visualizers", "app")
 
 # Nothing on the left may know what stands to its right. What no entry names belongs to the model.
 CHAIN = ("foundation", "media", "model", "runtime", "visualizers", "app")
-FOUNDATION = {f"latentomni.{name}" for name in ("arms", "bundle", "clock", "config", "errors", "events", "evidence", "trace")}
+FOUNDATION = {f"latentomni.{name}" for name in ("arms", "bundle", "clock", "config", "errors", "events", "evidence", "trace", "truth")}
 RUNTIME = {f"latentomni.{name}" for name in ("replays", "reruns", "runtime", "variants")}
 LEAVES = {f"latentomni.{name}" for name in ("avworld", "bench", "commands", "evaluation", "study", "synthesis", "training")}
 COMPOSITION = {"latentomni.cli", "latentomni.__main__"}
@@ -33,6 +33,7 @@ DOORS = {
     "bitsandbytes": ("latentomni.checkpoints",),
     "gradio": ("app",),
     "huggingface_hub": ("latentomni.checkpoints", "latentomni.commands.space"),  # which reads a card as the Hub does
+    "lmms_eval": ("latentomni.evaluation.lmms",),
     "moviepy": ("latentomni.avworld.writing", "latentomni.bench", "visualizers.reel"),  # the bench reads with it, as a peer
     "openai": ("latentomni.synthesis.endpoint",),
     "peft": ("latentomni.adapters",),
@@ -55,7 +56,8 @@ WITHOUT_TORCH = (*sorted(FOUNDATION), "latentomni.cli", "latentomni.commands.ins
 
 # one name per kind of component, text, setting, event
 MANY_NAMES = {"app.components": 15, "app.copy": 8, "latentomni.config": 9, "latentomni.events": 10}
-OPTIONAL = {"anywidget", "openai", "playwright", "pyarrow", "pydantic", "ray", "traitlets"}  # of an extra, asked for where they are needed, or comes with one
+# of an extra, asked for where they are needed, or comes with one
+OPTIONAL = {"anywidget", "lmms_eval", "openai", "playwright", "pyarrow", "pydantic", "ray", "traitlets"}
 DISTRIBUTIONS = {  # whose name is another than the import's
     "huggingface_hub": "huggingface-hub",
     "imageio_ffmpeg": "imageio-ffmpeg",
@@ -159,6 +161,11 @@ def test_nothing_imports_the_composition_root():
 def test_a_heavy_package_has_one_door(package):
     importers = {m for m in modules() for i in imports(m) if within(i.target, [package])}
     assert {m for m in importers if not within(m, DOORS[package])} == set()
+
+
+def test_the_plug_in_is_imported_by_its_host_alone():
+    plug_in = "latentomni.evaluation.lmms"
+    assert {m for m in modules() for i in imports(m) if within(i.target, [plug_in]) and not within(m, [plug_in])} == set()
 
 
 def test_imports_at_start_have_no_cycle():

@@ -26,6 +26,7 @@ from latentomni.events import (
 )
 from latentomni.evidence import EvidenceBank
 from latentomni.trace import Plane, Trace, project
+from latentomni.truth import Truth
 
 WIDTH = 12
 
@@ -297,6 +298,7 @@ def test_malformed_traces_are_refused_in_one_sentence(tmp_path, trace, change):
 def test_traces_written_before_a_field_was_known_still_open(tmp_path, trace):
     def older(header):
         header.pop("reading")
+        header.pop("truth")
         header["clip"].pop("file_sha256")
 
     path = tmp_path / "t.zip"
@@ -304,6 +306,18 @@ def test_traces_written_before_a_field_was_known_still_open(tmp_path, trace):
     rewrite(path, edit_json(older))
     assert latentomni.open_trace(path) == trace  # the plain reading
     assert Trace.load(path).clip.file_sha256 == trace.clip.sha256
+
+
+def test_what_is_true_is_kept_beside_the_answer(tmp_path, trace):
+    path, truth = tmp_path / "t.zip", Truth("at 5 seconds", False, (Window(4.5, 5.5), Window(0.0, 1.0)), ("audio", "both"))
+    assert str(truth) == "at 5 seconds, the answer is wrong; [4.5-5.5 s] audio, [0.0-1.0 s] both"
+    told = replace(trace, truth=truth)
+    told.save(path)
+    assert Trace.load(path) == told != trace
+    for modalities in (["audio"], ["audio", "smell"]):
+        rewrite(path, edit_json(lambda header, modalities=modalities: header["truth"].update(modalities=modalities)))
+        with pytest.raises(TraceError, match="2 true windows have the modalities"):
+            Trace.load(path)
 
 
 def test_a_reading_is_kept(tmp_path):

@@ -33,7 +33,7 @@ _PAGE = """<!doctype html>
 <header>
 <p class="page-name"><b>LatentOmni</b> {facts}</p>
 <h1>{question}</h1>
-<p class="page-answer"><span>Answer:</span> {answer}</p>
+<p class="page-answer"><span>Answer:</span> {answer}</p>{truth}
 </header>
 {notices}{player}
 <div id="inspector"></div>
@@ -70,6 +70,7 @@ def html_page(trace: Trace) -> str:
         question=escape(trace.question),
         facts=" &middot; ".join(f"<span>{escape(fact)}</span>" for fact in facts),
         answer=escape(trace.answer or "none yet"),
+        truth=f'<p class="page-answer"><span>True:</span> {escape(str(trace.truth))}</p>' if trace.truth else "",
         notices=_notices(trace),
         player=_player(trace),
         settings="".join(

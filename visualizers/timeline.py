@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AUDIO_COLOUR", "ENVELOPE_HZ", "NO_EVIDENCE_COLOUR", "VISUAL_COLOUR", "Timeline", "compute_timeline", "plot_timeline"]
 
-VISUAL_COLOUR, AUDIO_COLOUR, NO_EVIDENCE_COLOUR = "#2f5fd0", "#a8500b", "#8a919c"
+VISUAL_COLOUR, AUDIO_COLOUR, NO_EVIDENCE_COLOUR, _TRUE_COLOUR = "#2f5fd0", "#a8500b", "#8a919c", "#1a7f4b"
 ENVELOPE_HZ = 50
 _QUIET = 0.02  # of full scale; sound below this is not magnified
 
@@ -27,6 +27,7 @@ class Timeline:
     frame_times_s: (F,). envelope: (E,) peaks of the sound at `ENVELOPE_HZ`, 0 to 1 of its loudest. windows_s: (S, 2).
     block: (L,) block of each latent. is_visual: (L,). stated_s: (L,) by its position. evidence_s: (L, 2) start and end
     of its best match, NaN without one. score: (L,). p: (L,) corrected where the block has closed; NaN without a null.
+    true_s: (W, 2) windows where the evidence of the right answer lies, for W that are known.
     """
 
     duration_s: float
@@ -39,6 +40,7 @@ class Timeline:
     evidence_s: np.ndarray
     score: np.ndarray
     p: np.ndarray
+    true_s: np.ndarray
 
     @property
     def is_evidence(self) -> np.ndarray:
@@ -62,6 +64,7 @@ def compute_timeline(trace: Trace) -> Timeline:
         evidence_s=np.array([(m.start_s, m.end_s) if m else (np.nan, np.nan) for m in best]).reshape(-1, 2),
         score=np.array([m.score if m else np.nan for m in best], dtype=float),
         p=np.array([np.nan if value is None else value for value in p], dtype=float),
+        true_s=np.array([(w.start_s, w.end_s) for w in (trace.truth.windows if trace.truth else ())]).reshape(-1, 2),
     )
 
 
@@ -104,6 +107,14 @@ def plot_timeline(timeline: Timeline) -> "Figure":
         )  # fmt: skip
     for start_s, end_s in timeline.windows_s:
         figure.add_vrect(x0=start_s, x1=end_s, fillcolor=NO_EVIDENCE_COLOUR, opacity=0.12, line_width=0)
+    gaps = np.full(len(timeline.true_s), np.nan)
+    if len(gaps):  # a line under the stated ones, which it would else hide, and hatching the whole way up
+        figure.add_scatter(
+            x=np.column_stack([timeline.true_s, gaps]).ravel(), y=np.tile([-0.12, -0.12, np.nan], len(gaps)), mode="lines",
+            line={"width": 6, "color": _TRUE_COLOUR}, name="true window", row=2, col=1, hovertemplate="%{x:.2f} s",
+        )  # fmt: skip
+    for start_s, end_s in timeline.true_s:
+        figure.add_vrect(x0=start_s, x1=end_s, fillcolor=_TRUE_COLOUR, opacity=0.1, line_width=0)
     figure.update_yaxes(visible=False, row=1, col=1)
     figure.update_yaxes(tickvals=[0, 1], ticktext=["most similar to", "stated"], row=2, col=1)
     figure.update_xaxes(range=[0, timeline.duration_s], title_text="seconds", row=2, col=1)

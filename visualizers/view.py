@@ -54,6 +54,11 @@ def view(trace: Trace, media: bool = True) -> dict[str, Any]:
             _block(block, [_latent(trace, z, edges[z.modality]) for z in block.latents], _sync(lane, b))
             for b, block in enumerate(trace.blocks)
         ],
+        "truth": trace.truth and {
+            "answer": trace.truth.answer,
+            "is_right": trace.truth.is_right,
+            "windows": [[w.start_s, w.end_s, m] for w, m in zip(trace.truth.windows, trace.truth.modalities, strict=True)],
+        },
         "collapse": {name: _short(trace.collapse.get(name)) for name in _COLLAPSE} if trace.collapse else None,
     }
     if media:

@@ -15,8 +15,9 @@ from latentomni.events import LatentStep
 from latentomni.evidence import block_moment
 from latentomni.media import Clip
 from latentomni.trace import Latent, Trace
+from latentomni.truth import Truth
 
-__all__ = ["Trial", "Verdict", "draw_trial", "judge", "moment_lies_in"]
+__all__ = ["Trial", "Verdict", "draw_trial", "judge", "moment_lies_in", "question_truth"]
 
 _FIRST_SEED = 50_000_000  # no other clips of the test split, which training never draws from, have seeds from here on
 _CLIP_PX = 448
@@ -67,6 +68,12 @@ def judge(trace: Trace, trial: Trial) -> Verdict:
         question.answer,
         question.windows,
     )
+
+
+def question_truth(question: Question, text: str) -> Truth:
+    """What a run that answered with `text` is to be seen beside: every window needs the picture and the sound."""
+    is_right = parse_answer(question.family, text) == question.answer
+    return Truth(question.answer, is_right, question.windows, ("both",) * len(question.windows))
 
 
 def moment_lies_in(window: Window, latents: Iterable[Latent | LatentStep], modality: str) -> bool:

@@ -15,12 +15,12 @@ from latentomni.evaluation.benchmarks import BENCHMARKS
 
 if TYPE_CHECKING:
     from latentomni.evaluation.cases import Case
+    from latentomni.evaluation.processes import Processes
     from latentomni.runtime import Runtime
 
 __all__ = ["add_to"]
 
 _AVWORLD = "avworld"
-_LONGEST_S, _LARGEST_BYTES = 3 * 3600, 16 * 2**30  # of a benchmark's video
 
 
 def add_to(commands: Any) -> None:
@@ -37,6 +37,8 @@ def add_to(commands: Any) -> None:
     add_model(parser, "--checkpoint")
     add_mode(parser)
     _add_draw(parser, 1000)
+    _add_traces(parser)
+    parser.set_defaults(is_shared=True)
     _add_causal(kinds)
     _add_evidence(kinds)
     for name in BENCHMARKS:
@@ -86,8 +88,13 @@ def _add_benchmark(kinds: Any, name: str) -> None:
     parser.add_argument("--n", type=positive, help="the first questions; default: all")
     parser.add_argument("--predictions", type=Path, metavar="FILE", help="write every answer as it comes, and go on where it holds some")
     parser.add_argument("--against", type=Path, metavar="FILE", help="predictions of another model: say by how much this one is better")
-    parser.add_argument("--traces", type=new_folder, metavar="DIR", help="keep the run of every question, to look into")
+    _add_traces(parser)
     add_settings(parser)
+    parser.set_defaults(is_shared=True)
+
+
+def _add_traces(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--traces", type=new_folder, metavar="DIR", help="keep the run of every question, to look into, beside what is true")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -109,10 +116,13 @@ def _seed(text: str) -> int:
 
 def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     from latentomni.evaluation.avworld import evaluate_avworld
+    from latentomni.evaluation.processes import Processes
     from latentomni.runtime import Runtime
 
+    processes = Processes.launched()
     runtime = Runtime.load(args.model, quantization=args.quantization)
-    scores = evaluate_avworld(runtime, args.n, args.seed, Mode(args.mode or runtime.spec.default_mode), _progress)
+    scores = evaluate_avworld(runtime, args.n, args.seed, Mode(args.mode or runtime.spec.default_mode), partial(_progress, processes=processes),
+                              processes, args.traces)  # fmt: skip
     rows = {
         **scores["families"],
         "all": scores,
@@ -122,7 +132,7 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     say(f"{'':16}accuracy  chance")
     for name, row in rows.items():
         say(f"{name:16}{_figure(row['accuracy'])}{_figure(row['chance'])}")
-    return {**scores, **_about(runtime, args)}
+    return {**scores, "processes": processes.count, **_about(runtime, args)}
 
 
 def _about(runtime: "Runtime", args: argparse.Namespace) -> dict[str, Any]:
@@ -184,9 +194,15 @@ def _run_evidence(args: argparse.Namespace, say: Callable[..., None]) -> dict[st
 
 
 def _run_benchmark(name: str, args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
-    from latentomni.config import MediaLimits
     from latentomni.evaluation.benchmarks import read_benchmark
-    from latentomni.evaluation.harness import compare_predictions, evaluate_benchmark, read_predictions, score_benchmark
+    from latentomni.evaluation.harness import (
+        VIDEO_LIMITS,
+        compare_predictions,
+        evaluate_benchmark,
+        read_predictions,
+        score_benchmark,
+    )
+    from latentomni.evaluation.processes import Processes
     from latentomni.runtime import Runtime
 
     items = read_benchmark(name, args.data)[: args.n]
@@ -194,9 +210,10 @@ def _run_benchmark(name: str, args: argparse.Namespace, say: Callable[..., None]
     reading, latent, sampling = given_settings(args)
     if latent:
         raise RequestError("A benchmark asks a model as it was trained; leave out --instants, --positions and --flow.")
-    runtime = Runtime.load(args.model, MediaLimits(_LONGEST_S, _LARGEST_BYTES), args.quantization)
+    processes = Processes.launched()
+    runtime = Runtime.load(args.model, VIDEO_LIMITS, args.quantization)
     lines = evaluate_benchmark(runtime, name, items, Mode(args.mode or runtime.spec.default_mode), sampling, reading, args.predictions,
-                               args.traces, _progress)  # fmt: skip
+                               args.traces, partial(_progress, processes=processes), processes)  # fmt: skip
     results = score_benchmark(items, lines)
     say(f"{results['accuracy']:.3f} of {results['n']} right; chance {results['chance']:.3f}; {len(results['failed'])} could not be asked, "
         f"{len(results['unread'])} answers name no option; both count as wrong.")  # fmt: skip
@@ -205,7 +222,7 @@ def _run_benchmark(name: str, args: argparse.Namespace, say: Callable[..., None]
     if others:
         results["against"] = compare_predictions(lines, others)
         say("Better by {difference:+.3f} on {n} questions, 95 %: {interval}.".format(**results["against"]))
-    return {**results, "benchmark": name, **_about(runtime, args)}
+    return {**results, "benchmark": name, "processes": processes.count, **_about(runtime, args)}
 
 
 def _card_folder(model: str) -> Path:
@@ -237,7 +254,8 @@ def _figure(value: float | None) -> str:
     return f"{'-':>8}" if value is None else f"{value:8.3f}"
 
 
-def _progress(items: Iterable, what: str) -> Iterable:
+def _progress(items: Iterable, what: str, processes: "Processes | None" = None) -> Iterable:
+    """Of the main process alone."""
     from tqdm import tqdm
 
-    return tqdm(items, desc=what, mininterval=2, leave=False)
+    return tqdm(items, desc=what, mininterval=2, leave=False, disable=processes is not None and not processes.is_main)

@@ -62,6 +62,8 @@ def _lines(trace: Trace, summary: dict[str, Any]) -> Iterable[str]:
     yield f"answer    {trace.answer}"
     for block in trace.blocks:
         yield f"block     {block_line(block)}"
+    if trace.truth:
+        yield f"truth     {trace.truth}"
     first = "" if trace.ttft_s is None else f", the first after {trace.ttft_s:.2f} s"
     yield f"tokens    {trace.tokens} in {trace.elapsed_s:.2f} s{first}; ended by {trace.reason}"
     for notice in summary["notices"]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from latentomni.evidence import block_moment
 from latentomni.trace import SCHEMA, SIGNIFICANT_P, Block, Latent, Trace
+from latentomni.truth import Truth
 
 __all__ = ["block_line", "summarise"]
 
@@ -25,6 +26,7 @@ def summarise(trace: Trace) -> dict[str, Any]:
         "answer": trace.answer,
         "text": trace.text,
         "blocks": [_block(block) for block in trace.blocks],
+        "truth": trace.truth and _truth(trace.truth),
         "reason": trace.reason,
         "notices": [*trace.clip.notices, *trace.notices],
         "clip": {"name": trace.clip.name, "sha256": trace.clip.sha256, "duration_s": trace.clip.duration_s},
@@ -35,6 +37,11 @@ def summarise(trace: Trace) -> dict[str, Any]:
         "kv_tokens": trace.kv_tokens or None,
         "memory_bytes": trace.memory_bytes or None,
     }
+
+
+def _truth(truth: Truth) -> dict[str, Any]:
+    windows = [{"window_s": [w.start_s, w.end_s], "modality": m} for w, m in zip(truth.windows, truth.modalities, strict=True)]
+    return {"answer": truth.answer, "is_right": truth.is_right, "windows": windows}
 
 
 def _block(block: Block) -> dict[str, Any]:

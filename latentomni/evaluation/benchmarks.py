@@ -15,9 +15,9 @@ from typing import Any
 from latentomni.clock import Window
 from latentomni.errors import DataError
 
-__all__ = ["BENCHMARKS", "Benchmark", "Item", "TimedStep", "option_of", "read_benchmark"]
+__all__ = ["BENCHMARKS", "LETTERS", "Benchmark", "Item", "TimedStep", "option_of", "read_benchmark"]
 
-_LETTERS = "ABCDEFGH"
+LETTERS = "ABCDEFGH"
 _VIDEO_FOLDERS = ("", "videos", "Videos", "video", "data", "test")
 _VIDEO_ENDINGS = (".mp4", ".MP4", ".mkv", ".webm")
 _ENDINGS = (".json", ".jsonl", ".tsv", ".parquet")
@@ -49,7 +49,7 @@ class Item:
     @property
     def prompt(self) -> str:
         """The question with its options, as every model is asked."""
-        options = "\n".join(f"{letter}. {text}" for letter, text in zip(_LETTERS, self.options, strict=False))
+        options = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, self.options, strict=False))
         return f"{self.question}\n{options}\nAnswer with the letter of the right option."
 
 
@@ -77,7 +77,7 @@ def read_benchmark(name: str, folder: Path) -> list[Item]:
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise DataError(f"{file} is not as {benchmark.title} was published ({type(error).__name__}: {error}); download it again.") from None
     for item in items:
-        if item.answer not in tuple(_LETTERS[: len(item.options)]):
+        if item.answer not in tuple(LETTERS[: len(item.options)]):
             raise DataError(f"{file}: question {item.id} has the answer {item.answer!r} and {len(item.options)} options; download it again.")
     if not items:
         raise DataError(f"{file} holds no question; download it again.")
@@ -178,7 +178,7 @@ def _step(step: dict[str, Any]) -> TimedStep:
 def option_of(text: str, options: tuple[str, ...]) -> str | None:
     """The letter that an answer chooses: the last that it calls its answer, else the first that stands alone ("B", "(B)", "B."; an article at the
     head of a sentence does not), else the only option whose words it names; None where it chooses none."""
-    letters = _LETTERS[: len(options)]
+    letters = LETTERS[: len(options)]
     called = re.findall(rf"\b(?:answer|option|choice)\b(?:\s+is)?\s*:?\s*\(?([{letters}])\b", text, re.IGNORECASE)
     if called:
         return called[-1].upper()

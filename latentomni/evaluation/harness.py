@@ -6,21 +6,25 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from latentomni.clock import Window
-from latentomni.config import Mode, ReadingSpec, SamplingSpec
+from latentomni.config import MediaLimits, Mode, ReadingSpec, SamplingSpec
 from latentomni.errors import DataError, LatentOmniError
-from latentomni.evaluation.benchmarks import BENCHMARKS, Item, option_of
+from latentomni.evaluation.benchmarks import BENCHMARKS, LETTERS, Item, option_of
 from latentomni.evaluation.evidence import Ranking
+from latentomni.evaluation.processes import Processes
 from latentomni.runtime import Runtime
 from latentomni.trace import Trace
+from latentomni.truth import Truth
 
-__all__ = ["compare_predictions", "evaluate_benchmark", "read_predictions", "score_benchmark", "score_steps"]
+__all__ = ["VIDEO_LIMITS", "compare_predictions", "evaluate_benchmark", "read_predictions", "score_benchmark", "score_steps"]
 
+VIDEO_LIMITS = MediaLimits(max_duration_s=3 * 3600, max_bytes=16 * 2**30)  # of a benchmark's
 _RESAMPLES = 10_000
 _TOLERANCE_S = 2.0  # around a moment that annotators wrote down to the second
 
@@ -28,26 +32,35 @@ Lines = dict[str, dict[str, Any]]  # by the id of the question
 
 
 def evaluate_benchmark(runtime: Runtime, name: str, items: list[Item], mode: Mode, sampling: SamplingSpec, reading: ReadingSpec,
-                       predictions: Path | None = None, traces: Path | None = None, progress: Callable = lambda items, _: items) -> Lines:  # fmt: skip
+                       predictions: Path | None = None, traces: Path | None = None, progress: Callable = lambda items, _: items,
+                       processes: Processes | None = None) -> Lines:  # fmt: skip
     """Ask every item: what came of each, by its id.
 
     predictions: a file of these as JSON lines, that is gone on with where it holds some already. traces: a folder for the run of every
-    question. reading: but for the sound, which Video-MME is asked without. Raises DataError where the predictions are of another
-    model or other settings.
+    question. reading: but for the sound, which Video-MME is asked without. processes: share the videos; each gets all lines. Raises DataError
+    where the predictions are of another model or other settings.
     """
+    processes = processes or Processes()
     reading = replace(reading, sound=reading.sound and BENCHMARKS[name].hears)
     settings = {"benchmark": name, "model": runtime.thinker.name, "quantization": str(runtime.thinker.quantization), "mode": str(mode),
                 "sampling": vars(sampling), "reading": reading.to_dict()}  # fmt: skip
-    done = _begun(predictions, settings)
+    done = _begun(predictions, settings, processes)
     if traces:
         traces.mkdir(parents=True, exist_ok=True)
-    for item in progress(items, name):
-        if item.id not in done:
-            done[item.id] = _asked(runtime, item, mode, sampling, reading, traces)
-            if predictions:
-                with predictions.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(done[item.id]) + "\n")
-    return {item.id: done[item.id] for item in items}
+    videos = [list(group) for _, group in groupby(range(len(items)), key=lambda i: items[i].video)]
+    own = [i for video in processes.share(videos) for i in video]
+    told = {}
+    for i in progress(own, name):
+        told[i] = done.get(items[i].id) or _asked(runtime, items[i], mode, sampling, reading, traces)
+        if predictions and items[i].id not in done:
+            _append(predictions, told[i])
+    return {line["id"]: line for line in processes.gather(told).values()}
+
+
+def _append(file: Path, line: dict[str, Any]) -> None:
+    """In one write, so that lines of several processes stay whole."""
+    with file.open("ab", buffering=0) as lines:
+        lines.write(json.dumps(line).encode() + b"\n")
 
 
 def _asked(runtime: Runtime, item: Item, mode: Mode, sampling: SamplingSpec, reading: ReadingSpec, traces: Path | None) -> dict[str, Any]:
@@ -56,13 +69,21 @@ def _asked(runtime: Runtime, item: Item, mode: Mode, sampling: SamplingSpec, rea
     try:
         trace = runtime.answer(runtime.read(item.video, reading=reading), item.prompt, mode, sampling)
         if traces:
-            trace.save(traces / f"{re.sub(r'[^A-Za-z0-9_-]', '_', item.id)}.zip")  # an id is whatever the file says
+            replace(trace, truth=_truth(item, trace)).save(traces / f"{re.sub(r'[^A-Za-z0-9_-]', '_', item.id)}.zip")  # an id is whatever the file says
     except LatentOmniError as error:
         return told | {"failed": str(error), "seconds": round(time.perf_counter() - began, 2)}
     chosen = option_of(trace.answer, item.options)
     windows = [[block.window.start_s, block.window.end_s] for block in trace.blocks]
     return told | {"chosen": chosen, "right": chosen == item.answer, "text": trace.answer, "windows_s": windows,
                    "steps": score_steps(item, trace), "seconds": round(time.perf_counter() - began, 2)}  # fmt: skip
+
+
+def _truth(item: Item, trace: Trace) -> Truth:
+    """The right option, and where the annotators looked and listened; what they timed behind the end of the clip is left out."""
+    option = dict(zip(LETTERS, item.options, strict=False))[item.answer]
+    timed = [step for step in item.steps if step.window and step.window.start_s < trace.clip.duration_s]
+    is_right = option_of(trace.answer, item.options) == item.answer
+    return Truth(f"{item.answer}. {option}", is_right, tuple(step.window for step in timed), tuple(step.modality for step in timed))
 
 
 def score_steps(item: Item, trace: Trace) -> list[dict[str, Any]]:
@@ -110,15 +131,19 @@ def _mean(values: list) -> float:
     return round(float(np.mean(values)), 4)
 
 
-def _begun(file: Path | None, settings: dict[str, Any]) -> Lines:
+def _begun(file: Path | None, settings: dict[str, Any], processes: Processes) -> Lines:
     """What a file of predictions holds, by question; a new one gets the settings as its first line."""
     if file is None:
         return {}
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings) + "\n", encoding="utf-8")
-        return {}
+    if processes.is_main:
+        if file.exists():
+            read_predictions(file)  # half a line is cut off
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+    processes.wait()
     known, lines = read_predictions(file)
+    processes.wait()  # until all have read what there was
     if known != json.loads(json.dumps(settings)):
         raise DataError(f"{file} holds predictions of another model or with other settings; give another file.")
     return lines

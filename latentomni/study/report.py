@@ -49,25 +49,26 @@ class Study:
 
     @cached_property
     def _seeds(self) -> np.ndarray:
-        """(R, S): how often a resample holds each seed, as shares; the same for all arms and both sets, which one run answers."""
+        """(R, S): how often a resample holds each seed; the same for all arms and both sets, which one run answers."""
         s = len(self.seeds)
-        return np.random.default_rng(0).multinomial(s, [1 / s] * s, _RESAMPLES) / s
+        return np.random.default_rng(0).multinomial(s, [1 / s] * s, _RESAMPLES)
 
     @cached_property
     def _questions(self) -> dict[str, np.ndarray]:
-        """(R, N) of each set: clips are drawn, with all their questions, since questions about one clip are alike."""
+        """(R, N) of each set, how often a resample holds each: clips are drawn, with all their questions, as those of one clip are alike."""
         drawn = {}
         for number, name in enumerate(_SETS):
             clips = self.of(REFERENCE, name)[0]["clips"]
             names = sorted(set(clips))
             counts = np.random.default_rng([0, number]).multinomial(len(names), [1 / len(names)] * len(names), _RESAMPLES)
-            weights = counts[:, [names.index(clip) for clip in clips]].astype(float)
-            drawn[name] = weights / weights.sum(1, keepdims=True)
+            drawn[name] = counts[:, [names.index(clip) for clip in clips]]
         return drawn
 
     def resampled(self, arm: str, name: str) -> np.ndarray:
-        """(R,) accuracy with seeds and clips drawn again, paired across arms."""
-        return np.einsum("rs,sn,rn->r", self._seeds, self.right(arm, name), self._questions[name], optimize=True)
+        """(R,) accuracy with seeds and clips drawn again, paired across arms. Whole numbers are added, so that ties are ties on every machine."""
+        questions = self._questions[name]
+        right = (self._seeds * (questions @ self.right(arm, name).T)).sum(1)
+        return right / (len(self.seeds) * questions.sum(1))
 
     def compare(self, arm: str, name: str) -> dict[str, Any]:
         """An arm against the reference on the same questions and seeds: the difference, its 95 % interval and two-sided p."""

@@ -333,6 +333,8 @@ def test_a_self_test_says_what_was_right(open_page):
     page.locator(".lo-findings li").nth(3).wait_for()
     found = page.locator(".lo-findings li").all_inner_texts()
     assert [sentence.split()[0] for sentence in found] == ["Answer:", "Window:", "Evidence", "Evidence"]
+    page.locator(".li-window.is-true").first.wait_for()
+    assert "true window" in page.locator(".li-timeline .li-legend").inner_text()
     assert page.evaluate("document.querySelector('#clip-player').videoWidth") == 448
 
 

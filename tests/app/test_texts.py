@@ -15,6 +15,7 @@ from app.chinese_views import VIEWS
 from app.settings import Settings
 from latentomni.events import ClipRecord, Finished, Moments, Started
 from latentomni.trace import Trace
+from latentomni.truth import Truth
 
 
 @pytest.fixture
@@ -48,6 +49,8 @@ def test_the_caption_names_model_mode_and_cost(trace):
     assert copy.caption(replace(trace, reason="stop")) == "nano, direct answer, 3 tokens, 0.4 s, 8 tokens/s"
     assert copy.caption(replace(trace, reason="running", tokens=0)) == "nano, direct answer"
     assert copy.caption(replace(trace, reason="running", tokens=0, quantization="nf4")) == "nano in nf4, direct answer"
+    known = replace(trace, reason="stop", truth=Truth("B. blue", False))
+    assert copy.caption(known).endswith(" tokens/s. True answer: B. blue") and copy.caption(known, "red").endswith(". True answer: red")
 
 
 def test_arguments_come_before_the_environment(monkeypatch):

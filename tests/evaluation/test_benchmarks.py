@@ -10,11 +10,13 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from latentomni import ask
+from latentomni import ask, open_trace
+from latentomni.avworld import heldout_questions
 from latentomni.cli import main
 from latentomni.clock import Window
 from latentomni.config import Mode, ReadingSpec, SamplingSpec
 from latentomni.errors import DataError
+from latentomni.evaluation.avworld import evaluate_avworld
 from latentomni.evaluation.benchmarks import BENCHMARKS, Item, TimedStep, option_of, read_benchmark
 from latentomni.evaluation.evidence import Ranking
 from latentomni.evaluation.harness import (
@@ -169,6 +171,8 @@ def test_the_score_is_a_hand_count_failures_are_wrong_and_a_kill_loses_nothing(n
     assert right > 0 and scores["accuracy"] == pytest.approx(right / 5) and scores["n"] == 5 and scores["chance"] == 0.5
     assert scores["categories"]["kind"]["gone"] == {"accuracy": 0.0, "n": 2}
     assert sorted(p.name for p in (tmp_path / "traces").iterdir()) == ["___2.zip"]
+    truth = open_trace(tmp_path / "traces" / "___2.zip").truth
+    assert (truth.answer, truth.is_right, truth.windows) == ("B. yak", told["../2"][1], ())
     with pytest.raises(DataError, match="predictions of another model or with other settings"):
         evaluate_benchmark(nano, "daily-omni", items, Mode.DIRECT, sampling, ReadingSpec(), file)
 
@@ -178,8 +182,6 @@ def test_video_mme_is_asked_without_sound(nano, tmp_path):
     items = read_benchmark("videomme", tmp_path)
     lines = evaluate_benchmark(nano, "videomme", items, Mode.LATENT, SamplingSpec(max_new_tokens=24), ReadingSpec(), traces=tmp_path / "traces")
     assert not lines["001-1"]["failed"]
-    from latentomni import open_trace
-
     assert open_trace(tmp_path / "traces" / "001-1.zip").reading["sound"] is False
 
 
@@ -198,6 +200,26 @@ def test_timed_steps_are_held_against_the_runs_latents(nano, tmp_path):
     assert 0 < told["chance"]["hit_at_1"] < 1 and set(told["baselines"]) == {"uniform", "centre"}
     assert score_benchmark([item], {"0": lines["0"] | {"steps": []}})["evidence"] is None
     assert Ranking.of_trace(ask(tmp_path / "a.mp4", asked, "nano", mode="direct"), "visual", true) is None
+
+
+def test_a_kept_run_carries_the_true_windows(nano, tmp_path, capsys):
+    place(tmp_path, "a.mp4")
+    steps = (TimedStep("visual", Window(2.0, 4.0)), TimedStep("audio", None), TimedStep("audio", Window(3.0, 99.0)), TimedStep("visual", Window(90.0, 91.0)))
+    item = Item("0", tmp_path / "a.mp4", ASKED["question"], ("zebra", "yak"), "A", {}, steps)
+    evaluate_benchmark(nano, "omnivideobench", [item], Mode.LATENT, SamplingSpec(max_new_tokens=48), ReadingSpec(), traces=tmp_path)
+    trace = open_trace(tmp_path / "0.zip")  # what was timed behind the clip's end is no place in it
+    assert (trace.truth.windows, trace.truth.modalities) == ((Window(2.0, 4.0), Window(3.0, 99.0)), ("visual", "audio"))
+    assert trace.truth.answer == "A. zebra" and not trace.truth.is_right
+    assert main(["inspect", str(tmp_path / "0.zip")]) == 0
+    assert "truth     A. zebra, the answer is wrong; [2.0-4.0 s] visual, [3.0-99.0 s] audio\n" in capsys.readouterr().out
+
+
+def test_a_held_out_question_is_kept_with_its_truth(nano, tmp_path):
+    scores = evaluate_avworld(nano, 4, traces=tmp_path)
+    traces = [open_trace(file) for file in sorted(tmp_path.iterdir())]
+    assert [(t.question, t.truth.answer, t.truth.windows) for t in traces] == [(q.text, q.answer, q.windows) for _, q in heldout_questions(4)]
+    assert scores["accuracy"] == sum(trace.truth.is_right for trace in traces) / 4
+    assert scores["blocks_per_answer"] == sum(len(trace.blocks) for trace in traces) / 4
 
 
 def test_the_difference_of_two_models_is_paired_over_videos():

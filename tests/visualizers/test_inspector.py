@@ -1,8 +1,12 @@
 """The component in a real browser: streaming without jumps, seeking, keys, theme. Skips without a Chromium."""
 
+from dataclasses import replace
+
 import pytest
 
+from latentomni.clock import Window
 from latentomni.trace import Trace
+from latentomni.truth import Truth
 from visualizers.page import component_css, component_js, html_page
 from visualizers.view import view
 
@@ -111,6 +115,18 @@ def test_clips_that_lack_something(open_page, events, settings):
     if settings.get("blocks") != 0:
         page.locator(".li-cell").first.click()
         assert page.locator('[aria-pressed="true"]').count() == 1
+
+
+def test_true_windows_have_their_own_colour_and_key(open_page, trace):
+    truth = Truth("at 5 s", False, (Window(3.0, 6.0), Window(0.0, 1.5)), ("audio", "both"))
+    page = open_page(html_page(replace(trace, truth=truth)))
+    drawn = page.locator(".li-window.is-true")
+    width = page.locator(".li-track").bounding_box()["width"]
+    assert [round(drawn.nth(i).bounding_box()["width"] / width, 2) for i in range(2)] == [0.5, 0.25]
+    assert page.locator(".li-timeline .li-legend").inner_text().split("\n").count("true window") == 1
+    colour = "node => getComputedStyle(node).borderTopColor"
+    assert drawn.first.evaluate(colour) != page.locator(".li-window:not(.is-true)").first.evaluate(colour)
+    assert open_page(html_page(trace)).locator(".li-window.is-true").count() == 0
 
 
 def test_nothing_from_outside_becomes_markup(open_page, events):

@@ -3,10 +3,13 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from latentomni.clock import Window
 from latentomni.trace import Trace
+from latentomni.truth import Truth
 from visualizers.page import component_css, component_js, html_page
 
 
@@ -33,15 +36,22 @@ def test_text_colours_have_contrast(scheme):
     }.items():
         for ground in grounds:
             assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
-    assert contrast(colours["none"], colours["surface"]) >= 3
+    assert min(contrast(colours[mark], colours["surface"]) for mark in ("none", "true")) >= 3
 
 
 def test_everything_from_outside_is_escaped(events):
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)> {0} {policy}"
-    page = html_page(Trace.from_events(events(question=evil, text=evil, answer=evil)))
+    page = html_page(replace(Trace.from_events(events(question=evil, text=evil, answer=evil)), truth=Truth(evil, False)))
     assert page.count("<script") == 2 == page.count("</script>")
     assert "<img src=x" not in page
     assert "&lt;img src=x onerror=alert(1)&gt; {0} {policy}" in page
+
+
+def test_the_truth_is_told_where_it_is_known(events):
+    trace = Trace.from_events(events())
+    page = html_page(replace(trace, truth=Truth("at 5 s", False, (Window(5.0, 6.0),), ("audio",))))
+    assert "<span>True:</span> at 5 s, the answer is wrong; [5.0-6.0 s] audio</p>" in page
+    assert "<span>True:</span>" not in html_page(trace)
 
 
 def test_half_characters_do_not_stop_the_page(events):

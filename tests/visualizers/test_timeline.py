@@ -1,8 +1,12 @@
 """The timeline as data, and its figure read back."""
 
+from dataclasses import replace
+
 import numpy as np
 
+from latentomni.clock import Window
 from latentomni.trace import Trace
+from latentomni.truth import Truth
 from visualizers.timeline import ENVELOPE_HZ, compute_timeline, plot_timeline
 
 
@@ -39,6 +43,20 @@ def test_figure_joins_every_latent_to_its_evidence(trace):
     assert [len(by_name[name].x) // 3 for name in ("visual", "audio", "no evidence")] == [6, 2, 4]
     assert list(figure.layout.xaxis2.range) == [0, 6]
     assert sum(shape.type == "rect" for shape in figure.layout.shapes) >= 2
+
+
+def test_true_windows_stand_beside_the_stated_ones(trace):
+    truth = Truth("at 5 s", False, (Window(5.0, 6.0), Window(0.5, 1.0)), ("audio", "both"))
+    timeline = compute_timeline(replace(trace, truth=truth))
+    assert timeline.true_s.tolist() == [[5, 6], [0.5, 1]] and timeline.windows_s.tolist() == [[1, 3], [3, 5]]
+    figure = plot_timeline(timeline)
+    (line,) = [line for line in figure.data if line.name == "true window"]
+    np.testing.assert_equal(np.asarray(line.x), [5, 6, np.nan, 0.5, 1, np.nan])
+    assert line.line.color not in {other.line.color for other in figure.data if other is not line}
+    drawn = {shape.fillcolor: (shape.x0, shape.x1) for shape in figure.layout.shapes}
+    assert drawn[line.line.color] == (0.5, 1.0) and len(drawn) == 2
+    assert "true window" not in {line.name for line in plot_timeline(compute_timeline(trace)).data}
+    assert compute_timeline(trace).true_s.shape == (0, 2)
 
 
 def test_figures_of_empty_and_silent_runs(events):

@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from latentomni.clock import Window
 from latentomni.events import Moments, TextDelta
 from latentomni.trace import Trace
+from latentomni.truth import Truth
 from visualizers.evidence import compute_cells
 from visualizers.view import view
 
@@ -32,6 +34,12 @@ def test_text_is_cut_where_blocks_were_opened(trace):
 def test_pieces_count_characters_not_code_units(events):
     run = [TextDelta("\N{BELL}\N{GRINNING FACE} ", (1,), 0.1) if isinstance(e, TextDelta) else e for e in events()]
     assert view(Trace.from_events(run))["pieces"] == ["\N{BELL}\N{GRINNING FACE} "] * 3
+
+
+def test_the_truth_is_sent_where_it_is_known(trace):
+    truth = Truth("at 5 s", False, (Window(5.0, 6.0), Window(0.5, 1.0)), ("audio", "both"))
+    assert view(replace(trace, truth=truth))["truth"] == {"answer": "at 5 s", "is_right": False, "windows": [[5.0, 6.0, "audio"], [0.5, 1.0, "both"]]}
+    assert view(trace)["truth"] is None
 
 
 def test_latents_carry_time_rank_score_and_certainty(trace):

@@ -146,7 +146,10 @@ class Timeline {
   }
 
   drawWindows() {
-    this.windows.replaceChildren(...this.view.blocks.map(({window: [start, end]}, b) => {
+    const {windows: known = []} = this.view.truth ?? {};
+    const truth = known.map(([start, end, modality]) => el("div", "li-window is-true", {"data-modality": modality,
+      style: `left:${this.x(start)}px;width:${Math.max(2, this.x(end) - this.x(start))}px;top:0;height:${this.tops.ticks}px`}));
+    this.windows.replaceChildren(...truth, ...this.view.blocks.map(({window: [start, end]}, b) => {
       const top = b === this.block ? 0 : this.tops.stated;
       const across = `left:${this.x(start)}px;width:${Math.max(2, this.x(end) - this.x(start))}px`;
       const down = `top:${top}px;height:${this.tops.ticks - top}px`;
@@ -156,6 +159,7 @@ class Timeline {
 
   drawLegend() {
     const keys = [["visual", "", "visual latent"], ["audio", "", "audio latent"], ["", "is-window", "stated window"]];
+    if (this.view.truth?.windows.length) keys.push(["", "is-window is-true", "true window"]);
     if (this.view.has_null) keys.push(["", "is-none", "no evidence (p > 0.05)"]);
     this.legend.replaceChildren(...keys.map(([modality, kind, text]) =>
       el("span", "", {}, el("i", `li-key ${kind}`, {"data-modality": modality}), text)));
