@@ -28,7 +28,7 @@ DOORS = {
     "av": ("latentomni.media", "latentomni.tracks"),
     "bitsandbytes": ("latentomni.checkpoints",),
     "gradio": ("app",),
-    "huggingface_hub": ("latentomni.checkpoints", "latentomni.commands.space"),  # which reads a card as the Hub does
+    "huggingface_hub": ("latentomni.checkpoints", "latentomni.commands.space", "latentomni.hub"),  # which reads a card as the Hub does
     "moviepy": ("latentomni.avworld.writing", "latentomni.bench", "visualizers.reel"),  # the bench reads with it, as a peer
     "peft": ("latentomni.adapters",),
     "plotly": ("visualizers",),
