@@ -22,6 +22,7 @@ from latentomni.commands import (
     inspect,
     intervene,
     plan,
+    publish,
     selftest,
     space,
     study,
@@ -31,7 +32,7 @@ from latentomni.errors import LatentOmniError, require
 
 __all__ = ["build_parser", "main"]
 
-_COMMANDS = (ask, compare, inspect, intervene, selftest, plan, data, train, evaluate, study, bench, space)
+_COMMANDS = (ask, compare, inspect, intervene, selftest, plan, data, train, publish, evaluate, study, bench, space)
 _VERSIONED = ("numpy", "torch", "transformers")
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 

@@ -32,7 +32,7 @@ DOORS = {
     "av": ("latentomni.media", "latentomni.tracks"),
     "bitsandbytes": ("latentomni.checkpoints",),
     "gradio": ("app",),
-    "huggingface_hub": ("latentomni.checkpoints", "latentomni.commands.space"),  # which reads a card as the Hub does
+    "huggingface_hub": ("latentomni.checkpoints", "latentomni.commands.space", "latentomni.hub"),  # which reads a card as the Hub does
     "lmms_eval": ("latentomni.evaluation.lmms",),
     "moviepy": ("latentomni.avworld.writing", "latentomni.bench", "visualizers.reel"),  # the bench reads with it, as a peer
     "openai": ("latentomni.synthesis.endpoint",),

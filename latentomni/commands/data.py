@@ -1,19 +1,21 @@
-"""`data`: training data and clips with all truth: drawn, checked, converted."""
+"""`data`: training data and clips with all truth: drawn, checked, converted, packed into shards, encoded beforehand."""
 
 import argparse
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from latentomni.commands.arguments import add_command, new_file, new_folder, positive
+from latentomni.commands.train import add_recipe, chosen_recipe
 from latentomni.errors import require
 
 __all__ = ["add_to"]
 
 
 def add_to(commands: Any) -> None:
-    kinds = commands.add_parser("data", help="draw, check and convert training data").add_subparsers(
+    kinds = commands.add_parser("data", help="draw, check, convert, pack and encode training data").add_subparsers(
         metavar="KIND", required=True
     )
     _add_avworld(kinds)
@@ -38,6 +40,8 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--out", required=True, type=new_file, metavar="FILE", help="JSONL to write")
     parser.add_argument("--cut-s", type=_seconds, default=5.0, metavar="S", help="seconds of a cut; default: %(default)s")
     _add_synthesize(kinds)
+    _add_pack(kinds)
+    _add_features(kinds)
 
 
 def _add_synthesize(kinds: Any) -> None:
@@ -62,6 +66,36 @@ def _add_synthesize(kinds: Any) -> None:
     parser.add_argument("--seed", type=int, help="of AV World's clips and of the sampling; default: 0")
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="one process, or a Ray cluster; default: %(default)s")
     parser.add_argument("--workers", type=positive, default=1, help="of 16 items at a time; default: %(default)s")
+
+
+def _add_pack(kinds: Any) -> None:
+    parser = add_command(
+        kinds,
+        "pack",
+        _pack,
+        "Pack training data and their clips into tar shards, of which each process of a training reads its own.",
+        "data pack build/train/train.jsonl --out build/packed --shards 64",
+        "data pack train.jsonl --out packed --shards 256 --at s3://bucket/packed",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="JSONL as docs/DATA.md describes it")
+    parser.add_argument("--out", required=True, type=new_folder, metavar="DIR")
+    parser.add_argument("--shards", type=positive, default=64, help="a multiple of the processes that will train; default: %(default)s")
+    parser.add_argument("--at", default="", metavar="URL", help="where the shards will lie, if not beside their JSONL; any that fsspec opens")
+
+
+def _add_features(kinds: Any) -> None:
+    parser = add_command(
+        kinds,
+        "features",
+        _features,
+        "Encode a recipe's clips before it is trained, in parts on several processes; what is kept already is left alone.",
+        "data features latentomni --data build/train/train.jsonl --features kept",
+        "data features latentomni --data build/train/train.jsonl --features kept --part 2/8",
+    )
+    parser.set_defaults(is_shared=True)
+    add_recipe(parser)
+    parser.add_argument("--features", metavar="DIR", help="where they are kept, instead of the recipe's folder")
+    parser.add_argument("--part", type=_part, metavar="I/N", help="the I-th of N parts; default: this process's under `accelerate launch`, else all")
 
 
 def _add_avworld(kinds: Any) -> None:
@@ -145,6 +179,33 @@ def _synthesize(args: argparse.Namespace, say: Callable[..., None]) -> dict[str,
         say(f"{row['stage']}: {row['in']} in, {row['kept']} kept{f' (rejected: {reasons})' if reasons else ''}")
     say(f"{_count(report['rows'], 'row')} of training data from {_count(len(sources), 'clip')}; {args.out / 'report.md'} tells more.")
     return {**report, "model": ", ".join(sorted({role.model for role in settings.roles.values()})), "seed": settings.seed}
+
+
+def _pack(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
+    from latentomni.training.shards import write_shards
+
+    packed = write_shards(args.file, args.out, args.shards, args.at)
+    data = args.out / args.file.name
+    say(f"{_count(packed['clips'], 'clip')} and {_count(packed['rows'], 'row')} are in {_count(packed['shards'], 'shard')}; train on {data}.")
+    return {**packed, "data": str(data)}
+
+
+def _features(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
+    from latentomni.training.finetune import encode_clips
+
+    recipe = chosen_recipe(args, features=args.features)
+    part, parts = args.part or (int(os.environ.get("RANK", "0")) + 1, int(os.environ.get("WORLD_SIZE", "1")))
+    done = encode_clips(recipe, part - 1, parts)
+    say(f"Part {done['part']}: {_count(done['clips'], 'clip')}, {done['encoded']} of them encoded now; {recipe.features} holds {done['bytes']:,} bytes.")
+    return done
+
+
+def _part(text: str) -> tuple[int, int]:
+    """Such as 2/8, from 1 on."""
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"expected a part such as 2/8, got {text!r}")
+    return int(number), int(of)
 
 
 def _count(number: int, what: str) -> str:

@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ from latentomni.errors import RequestError
 
 if TYPE_CHECKING:
     from latentomni.training.nano import NanoRecipe
+    from latentomni.training.recipes import TrainRecipe
 
-__all__ = ["add_to", "nano_recipe"]
+__all__ = ["add_recipe", "add_to", "chosen_recipe", "nano_recipe"]
 
 _SHIPPED_DIR = Path(__file__).parents[2] / "examples" / "training"  # told before anything heavy is imported
 
@@ -30,19 +32,38 @@ def add_to(commands: Any) -> None:
         "train latentomni-qlora --data build/train/train.jsonl --model Qwen/Qwen2.5-Omni-3B --resume",
         "train examples/training/anchors-only.json --data build/train/train.jsonl",
     )
-    parser.add_argument("recipe", type=_name, metavar="RECIPE", help="nano, a shipped recipe (examples/training), or a JSON file")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings as JSON, laid over the recipe")
-    parser.add_argument("--data", metavar="FILE", help="JSONL as docs/DATA.md describes it, instead of the recipe's; not for nano")
-    parser.add_argument("--model", metavar="MODEL", help="what to start from, instead of the recipe's; not for nano")
+    add_recipe(parser, "nano")
     parser.add_argument("--out", type=new_folder, metavar="DIR", help="default: runs/ and the recipe's name")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done: parameters, tokens, memory, time")
 
 
-def _name(text: str) -> str:
-    """nano, or a recipe that is there."""
-    known = ["nano", *sorted(file.stem for file in _SHIPPED_DIR.glob("*.json"))]
+def add_recipe(parser: argparse.ArgumentParser, *others: str) -> None:
+    """A recipe and what is laid over it. others: names beside those of the shipped recipes."""
+    known, besides = [*others, *sorted(file.stem for file in _SHIPPED_DIR.glob("*.json"))], "".join(f"; not for {name}" for name in others)
+    names = ", ".join([*others, "a shipped recipe (examples/training), or a JSON file"])
+    parser.add_argument("recipe", type=partial(_name, known), metavar="RECIPE", help=names)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings as JSON, laid over the recipe")
+    parser.add_argument("--data", metavar="FILE", help=f"JSONL as docs/DATA.md describes it, instead of the recipe's{besides}")
+    parser.add_argument("--model", metavar="MODEL", help=f"what to start from, instead of the recipe's{besides}")
+
+
+def chosen_recipe(args: argparse.Namespace, **more: Any) -> "TrainRecipe":
+    """The recipe with what --config, --data, --model and `more` (where told) change. RequestError for what is unknown or wrong."""
+    from latentomni.training.recipes import read_recipe
+
+    changes = _settings(args.config) if args.config else {}
+    told = {"data": args.data, "model": args.model, **more}
+    changes |= {key: value for key, value in told.items() if value is not None}
+    if getattr(args, "seed", None) is not None:
+        fit = changes.get("fit", {})
+        changes["fit"] = fit | {"seed": args.seed} if isinstance(fit, dict) else fit
+    return read_recipe(args.recipe, changes)
+
+
+def _name(known: list[str], text: str) -> str:
+    """A recipe that is there."""
     if text not in known and not (text.endswith(".json") and Path(text).is_file()):
         raise argparse.ArgumentTypeError(f"expected a JSON file or one of {', '.join(known)}, got {text!r}")
     return text
@@ -56,14 +77,8 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
 def _run_recipe(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     from latentomni.training.finetune import finetune
     from latentomni.training.plan import describe, make_plan
-    from latentomni.training.recipes import read_recipe
 
-    changes = _settings(args.config) if args.config else {}
-    changes |= {key: value for key in ("data", "model") if (value := getattr(args, key)) is not None}
-    if args.seed is not None:
-        fit = changes.get("fit", {})
-        changes["fit"] = fit | {"seed": args.seed} if isinstance(fit, dict) else fit
-    recipe = read_recipe(args.recipe, changes)
+    recipe = chosen_recipe(args)
     if args.dry_run:
         plan = make_plan(recipe)
         for line in describe(plan):

@@ -1,10 +1,11 @@
-"""The model card's section "Do the latents matter?": what `evaluate_causal` measured, in words and numbers, misses included."""
+"""Sections of a model card, in words and numbers, misses included: what a run was, what was measured, and whether the latents matter."""
 
 from textwrap import fill
 
-__all__ = ["CAUSAL", "causal_section"]
+__all__ = ["CAUSAL", "causal_section", "results_section", "training_section"]
 
 CAUSAL = "causal arms"  # the section's name in a model card
+_STAGE_KEYS = ("stage", "step", "seconds")
 _ARMS = {
     "intact": "its own latents",
     "zero": "zeros",
@@ -49,6 +50,46 @@ def causal_section(results: dict) -> str:
         "",
         fill(" ".join(_remarks(results)), _WIDTH),
     ])  # fmt: skip
+
+
+def training_section(recipe: dict, log: list[dict]) -> str:
+    """Markdown from a run's recipe and the lines of its log: what was done, and the losses at the end of every stage."""
+    kept = ("model", "style", "method", "samples", "seed")
+    values = {**recipe, **{key: value for key, value in recipe.get("fit", {}).items() if key == "seed"}}
+    steps = {line["stage"]: line for line in log if "step" in line}  # the last of each stage
+    names = sorted({name for line in steps.values() for name in line if name not in _STAGE_KEYS})
+    figures = [[line["stage"], str(line["step"]), *(_number(line.get(name), ".4g") for name in names)] for line in steps.values()]
+    return "\n".join([
+        "## Training",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {key} | {values[key]} |" for key in kept if key in values),
+        "",
+        *_table(["stage", "steps", *names], figures),
+        "",
+        "Losses are unweighted means of the last step that was logged; the whole recipe and log are in `training/`.",
+    ])  # fmt: skip
+
+
+def results_section(results: list[dict]) -> str:
+    """Markdown from what `eval ... --json` printed, one row each; says so where nothing was measured."""
+    if not results:
+        return "## Figures\n\nNothing has been measured of this checkpoint yet."
+    rows = []
+    for told in results:
+        removed = [_number(told.get(key, {}).get("accuracy")) for key in ("without_audio", "without_video")]
+        name, right = told.get("benchmark") or told.get("data") or "AV World", told.get("accuracy", told.get("hit_at_1"))
+        rows.append([name, "hit@1" if "hit_at_1" in told else "accuracy", _number(right), _chance(told.get("chance")), *removed, str(told.get("n", ""))])
+    return "\n".join(["## Figures", "", *_table(["data", "measure", "value", "chance", "without sound", "without picture", "n"], rows)])
+
+
+def _chance(chance: float | dict | None) -> str:
+    return _number(chance.get("hit_at_1") if isinstance(chance, dict) else chance)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
 def _row(name: str, arm: dict) -> str:

@@ -38,6 +38,7 @@ class FeatureCache:
 
     def __init__(self, folder: Path | str, thinker: Thinker, dtype: torch.dtype | None = None) -> None:
         self.folder, self.thinker, self.dtype = Path(folder), thinker, dtype or thinker.dtype
+        self.encoded = 0  # clips, by this object
         self._hashes: dict[tuple[Path, int, int], str] = {}
 
     @property
@@ -51,28 +52,39 @@ class FeatureCache:
         Raises MediaError where the file cannot be used and RequestError where the folder cannot be written.
         """
         path = Path(path)
-        file = self.folder / f"{self._key(path)}.safetensors"
-        if file.exists():
-            try:
-                return _unpacked(load_file(file))
-            except (SafetensorError, OSError, KeyError, ValueError) as error:
-                _logger.warning("%s of the feature cache is damaged (%s); %s is encoded again.", file.name, error, path.name)
+        sha256 = self._sha256(path)
+        if (kept := self.find(sha256, path.name)) is not None:
+            return kept
         video = self.thinker.video
         found = self.thinker.encode_clip(read_clip(path, fps=video.fps, limits=video.limits()))
         visual, audio = (part.to("cpu", self.dtype).contiguous() for part in (found.visual, found.audio))
         found = replace(found, visual=visual, audio=audio)
-        self._write(file, _packed(found))
+        self._write(self._file(sha256), _packed(found))
+        self.encoded += 1
         return found
 
-    def _key(self, path: Path) -> str:
+    def find(self, sha256: str, name: str) -> ClipFeatures | None:
+        """Features of the clip of these bytes, without the clip; None where they are not kept, or damaged. name: of the clip, to be told."""
+        file = self._file(sha256)
+        if file.exists():
+            try:
+                return _unpacked(load_file(file))
+            except (SafetensorError, OSError, KeyError, ValueError) as error:
+                _logger.warning("%s of the feature cache is damaged (%s); %s is encoded again.", file.name, error, name)
+        return None
+
+    def _sha256(self, path: Path) -> str:
         probe(path)
         about = path.stat()
         version = (path, about.st_size, about.st_mtime_ns)
         if version not in self._hashes:
             self._hashes[version] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return self._hashes[version]
+
+    def _file(self, sha256: str) -> Path:
         thinker = self.thinker
         made_by = [_VERSION, self._towers, asdict(thinker.video), thinker.mel.feature_size, str(self.dtype)]
-        return hashlib.sha256(json.dumps([self._hashes[version], *made_by]).encode()).hexdigest()
+        return self.folder / f"{hashlib.sha256(json.dumps([sha256, *made_by]).encode()).hexdigest()}.safetensors"
 
     @cached_property
     def _towers(self) -> str:

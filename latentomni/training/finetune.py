@@ -1,5 +1,6 @@
 """Fine-tune a model on a JSONL file as a recipe says: whole, through LoRA, or through LoRA on a base in 4 bits (QLoRA)."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from latentomni.training.recipes import TrainRecipe
 from latentomni.training.records import Style, read_records
 from latentomni.training.source import Source
 
-__all__ = ["adapted", "finetune", "freeze"]
+__all__ = ["adapted", "encode_clips", "finetune", "freeze"]
 
 _CHECKPOINT = "checkpoint"
 
@@ -52,6 +53,21 @@ def finetune(recipe: TrainRecipe, out: Path, *, resume: bool = False) -> dict[st
     accelerator.end_training()
     return {"steps": recipe.steps, "processes": accelerator.num_processes, "losses": losses, "checkpoint": str(out / _CHECKPOINT),
             "model": recipe.model, "weights": thinker.weights, "device": str(accelerator.device), "seed": recipe.fit.seed}  # fmt: skip
+
+
+def encode_clips(recipe: TrainRecipe, part: int, parts: int) -> dict[str, Any]:
+    """Encode one of so many parts (from 0) of a recipe's clips into its folder of features, as `finetune` would before its first step.
+
+    The processes that make the parts need not know of one another. Raises RequestError where the recipe keeps no features."""
+    require(bool(recipe.features), "the recipe keeps no features; name a folder with --features, or as its 'features'.")
+    records = read_records(recipe.data)
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    device = f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    thinker = _load(recipe, device)
+    source = Source(thinker, records, replace(recipe, samples=parts), parts)
+    clips = source.fill_cache(part, lambda paths: tqdm(paths, desc=f"part {part + 1} of {parts}", mininterval=5, position=local))
+    return {"part": f"{part + 1}/{parts}", "clips": clips, "encoded": source.cache.encoded, "bytes": source.cache.size_bytes,
+            "features": recipe.features, "model": recipe.model, "weights": thinker.weights, "device": device}  # fmt: skip
 
 
 def adapted(thinker: Thinker, recipe: TrainRecipe) -> Thinker:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import DistributedType, gather_object
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, gather_object
 from safetensors.torch import load_file, save_file
+from torch.distributed.fsdp import FSDPModule
 from tqdm import tqdm
 
 from latentomni.errors import RequestError, require
@@ -97,9 +98,20 @@ def make_accelerator(spec: FitSpec, out: Path) -> Accelerator:
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)  # a batch without latents leaves the latent head alone
     accelerator = Accelerator(log_with=spec.log_with, project_dir=str(out), kwargs_handlers=[kwargs])
     require(not spec.log_with or bool(accelerator.log_with), f"log_with is {spec.log_with}, which is not installed; `pip install {spec.log_with}`.")
+    if accelerator.distributed_type is DistributedType.MULTI_CPU and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        _shard_on_cpus(accelerator)
     if accelerator.distributed_type is DistributedType.DEEPSPEED:  # it clips and counts by itself
         accelerator.state.deepspeed_plugin.deepspeed_config |= {"gradient_clipping": spec.clip_norm, "train_micro_batch_size_per_gpu": 1}
     return accelerator
+
+
+def _shard_on_cpus(accelerator: Accelerator) -> None:
+    """As Accelerate does on GPUs; on CPUs it would leave sharding out without a word."""
+    state, plugin = accelerator.state, FullyShardedDataParallelPlugin()
+    if state.mixed_precision != "no":
+        plugin.set_mixed_precision(state.mixed_precision)
+    state.fsdp_plugin = plugin
+    state.distributed_type = PartialState().distributed_type = DistributedType.FSDP  # both are asked
 
 
 def fit(
@@ -140,6 +152,9 @@ class _Fit:
         trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
         optimizer = torch.optim.AdamW(trained.values(), lr=stages[0].lr, betas=spec.betas, weight_decay=spec.weight_decay)
         self.module, self.optimizer = accelerator.prepare(module, optimizer)
+        for part in self.module.modules():
+            if isinstance(part, FSDPModule):  # it is whole in the backward pass; the default would gather for passes that others did not make
+                part.set_modules_to_backward_prefetch([part])
         if accelerator.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED):  # these keep states of their own
             _keep_trained_only(accelerator, trained)
         self.stage = self.step = 0

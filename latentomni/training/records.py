@@ -17,16 +17,17 @@ from latentomni.errors import DataError, MediaError, RequestError
 from latentomni.media import probe
 from latentomni.modeling import LATENT_TOKENS
 from latentomni.processing import check_question
+from latentomni.training.members import Member
 from latentomni.training.turns import Segment, Turn
 
 __all__ = ["LATENT_PAIR", "Record", "Style", "read_records", "row_problems", "turns", "validate"]
 
 LATENT_PAIR = "".join(LATENT_TOKENS[:2])
-_ROW = {"media": str, "messages": list, "segments": list, "answer": str, "id": str, "family": str}
+_ROW = {"media": str, "messages": list, "segments": list, "answer": str, "id": str, "family": str, "member": dict}
 _MESSAGE = {"role": str, "content": str}
 _SEGMENT = {"start_s": float, "end_s": float, "caption": str, "asked": str}
 _REQUIRED = {"media", "messages", *_MESSAGE, "start_s", "end_s"}
-_TYPE_NAMES = {str: "Unicode text", list: "a list", float: "a number of seconds"}
+_TYPE_NAMES = {str: "Unicode text", list: "a list", float: "a number of seconds", dict: "an object"}
 _SPECIAL = re.compile(r"<\|\w+\|>|" + "|".join(LATENT_TOKENS))
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON lets it pass, no tokenizer does
 _LISTED = 10  # problems that an error lists before it only counts
@@ -50,7 +51,7 @@ class Style(str, Enum):
 @dataclass(frozen=True)
 class Record:
     """One row of a training file. conversation: its turns with every segment, in latent mode. answer: the short final one.
-    system: kept, but the prompt of this project has no place for it."""
+    system: kept, but the prompt of this project has no place for it. member: where the clip lies, if in a shard."""
 
     media: Path
     conversation: tuple[Turn, ...]
@@ -59,6 +60,7 @@ class Record:
     id: str
     family: str
     line: int
+    member: Member | None = None
 
 
 def turns(record: Record, style: Style | str) -> tuple[Turn, ...]:
@@ -230,7 +232,8 @@ def _media_problems(row: Any, folder: Path, look: Callable[[Path], float]) -> li
     if not isinstance(media, str) or not media:
         return []
     try:
-        duration_s = look(folder / media)
+        member = row.get("member")
+        duration_s = Member.from_dict(member, folder).info.duration_s if isinstance(member, dict) else look(folder / media)
     except (MediaError, OSError, ValueError) as error:  # a path may be too long, or hold a zero byte
         return [str(error)]
     segments = row.get("segments")
@@ -263,7 +266,8 @@ def _record(row: dict[str, Any], folder: Path, line: int) -> Record:
         for question, answer in zip(texts[::2], texts[1::2], strict=True)
     )
     answer = row.get("answer", conversation[-1].parts[-1])
-    return Record(folder / row["media"], conversation, answer, system, row.get("id", ""), row.get("family", ""), line)
+    member = Member.from_dict(row["member"], folder) if "member" in row else None
+    return Record(folder / row["media"], conversation, answer, system, row.get("id", ""), row.get("family", ""), line, member)
 
 
 def _parts(answer: str, segments: Iterator[dict[str, Any]]) -> Iterator[str | Segment]:

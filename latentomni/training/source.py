@@ -1,12 +1,13 @@
 """Rows of a training file as micro-batches: which rows a step takes, how they share rows of tokens, and their clips' features.
 
-Which rows a step holds depends on (seed, stage, step) alone, and is known on every process without reading a clip. Dimensions:
-B rows, T tokens.
+Which rows a step holds depends on (seed, stage, step) alone, and is known on every process without reading a clip; where clips lie
+in shards, it depends on the number of processes, too, for each reads shards of its own. Dimensions: B rows, T tokens.
 """
 
 import math
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Listing
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 from latentomni.clock import POSITIONS_PER_SECOND
 from latentomni.config import VideoSpec
 from latentomni.errors import require
-from latentomni.media import Clip, probe, read_clip
+from latentomni.media import Clip, MediaInfo, probe, read_clip
 from latentomni.modeling import Thinker
 from latentomni.processing import resized_size
 from latentomni.sequence import ClipFeatures
@@ -63,51 +64,97 @@ class Source:
         self.thinker, self.records, self.recipe, self.processes = thinker, records, recipe, processes
         self.turns = [turns(record, recipe.style) for record in records]
         self.cache = FeatureCache(recipe.features, thinker) if recipe.features else None
+        self.members = {record.media: record.member for record in records if record.member}
+        self.lanes = self._dealt()
         self._sizes: dict[int, Size] = {}
         self._outlines: dict[Path, ClipFeatures] = {}
 
     def draw(self, stage: int, step: int) -> MicroBatches:
-        """Micro-batches of a step."""
-        chosen = self.rows(stage, step)
-        lengths = [self.size(i).tokens for i in chosen]
-        parts = split_batches(lengths, self.recipe.tokens, packing=self.recipe.packing, multiple=self.processes)
-        return MicroBatches([tuple(chosen[k] for k in part) for part in parts], self._build)
+        """Micro-batches of a step, of which process r of w takes r, r + w, ...: with shards, rows of its own."""
+        lanes = self._rows(stage, step)
+        parts = [self._split(rows, self.processes // len(lanes)) for rows in lanes]
+        most = max(map(len, parts))
+        parts = [self._split(rows, most) for rows in lanes]
+        return MicroBatches([part for turn in zip(*parts, strict=True) for part in turn], self._build)
 
     def rows(self, stage: int, step: int) -> list[int]:
-        """Numbers of a step's records: epoch after epoch in an order of its own, each record once."""
-        done = sum(s.steps for s in self.recipe.stages[:stage]) + step
-        first, n = done * self.recipe.samples, len(self.records)
-        epochs = range(first // n, (first + self.recipe.samples - 1) // n + 1)
-        order = np.concatenate([np.random.default_rng([self.recipe.fit.seed, epoch]).permutation(n) for epoch in epochs])
-        return order[first % n :][: self.recipe.samples].tolist()
+        """Numbers of a step's records: epoch after epoch in an order of its own, each record once (with shards: of every process)."""
+        return [number for lane in self._rows(stage, step) for number in lane]
+
+    def _rows(self, stage: int, step: int) -> list[list[int]]:
+        """The same by lane: a process that reads shards has a lane of its own, else there is one for all."""
+        done, share = sum(s.steps for s in self.recipe.stages[:stage]) + step, self.recipe.samples // len(self.lanes)
+        first, drawn = done * share, []
+        for number, lane in enumerate(self.lanes):
+            n = sum(map(len, lane))
+            epochs = range(first // n, (first + share - 1) // n + 1)
+            drawn.append(np.concatenate([self._order(number, epoch) for epoch in epochs])[first % n :][:share].tolist())
+        return drawn
+
+    def _order(self, lane: int, epoch: int) -> np.ndarray:
+        """Shard after shard, each in an order of its own."""
+        random = np.random.default_rng([self.recipe.fit.seed, epoch, *[lane] * (lane > 0)])
+        shards = self.lanes[lane]
+        return np.concatenate([random.permutation(shards[k]) for k in random.permutation(len(shards))])
+
+    def _dealt(self) -> list[list[list[int]]]:
+        """Records of each shard of each lane."""
+        shards: dict[str, list[int]] = {}
+        for number, record in enumerate(self.records):
+            shards.setdefault(record.member.shard if record.member else "", []).append(number)
+        if "" in shards:
+            return [[list(range(len(self.records)))]]
+        n = len(shards)
+        require(n % self.processes == 0, f"{n} shards cannot be shared by {self.processes} processes; pack the data into a multiple of them")
+        ordered = [shards[name] for name in sorted(shards)]
+        return [ordered[lane :: self.processes] for lane in range(self.processes)]
+
+    def _split(self, rows: list[int], multiple: int) -> list[tuple[int, ...]]:
+        lengths = [self.size(i).tokens for i in rows]
+        parts = split_batches(lengths, self.recipe.tokens, packing=self.recipe.packing, multiple=multiple)
+        return [tuple(rows[k] for k in part) for part in parts]
 
     def size(self, number: int) -> Size:
         """Of a record, from its file's header: a turned or damaged clip may have another in the end."""
         if number not in self._sizes:
             media = self.records[number].media
             if media not in self._outlines:
-                self._outlines[media] = _outline(media, self.thinker.video)
+                member = self.members.get(media)
+                self._outlines[media] = _outline(member.info if member else probe(media), self.thinker.video)
             clip, example = self._outlines[media], self._example(number, self._outlines[media])
             counted = len(example.sequence), len(example.text_targets), len(example.latent_targets)
             self._sizes[number] = Size(*counted, len(clip.visual), len(clip.audio))
         return self._sizes[number]
 
-    def fill_cache(self, process: int, show: Callable[[list[Path]], Iterable[Path]] = iter) -> None:
-        """Encode this process's share of all clips, so that no step waits for one."""
-        media = sorted({record.media for record in self.records})
-        for path in show(media[process :: self.processes]):
-            self.cache.features(path)
+    def fill_cache(self, process: int, show: Callable[[list[Path]], Iterable[Path]] = iter) -> int:
+        """Encode this process's share of all clips, so that no step waits for one; returns how many it has."""
+        media = sorted({record.media for record in self.records})[process :: self.processes]
+        if self.members:
+            media = sorted({self.records[number].media for shard in self.lanes[process] for number in shard})
+        for path in show(media):
+            self._features(path)
+        return len(media)
 
     def _build(self, numbers: tuple[int, ...]) -> Batch:
         packs = [len(numbers)] if self.recipe.packing else None
         if not self.recipe.train_towers:
             return make_batch(self.thinker, [self._example(n, self._features(self.records[n].media)) for n in numbers], packs)
-        clips = [self._read(self.records[n].media) for n in numbers]
+        clips = []
+        for number in numbers:
+            with self._at_hand(self.records[number].media) as file:
+                clips.append(self._read(file))
         examples = [self._example(n, self._encoded(clip)) for n, clip in zip(numbers, clips, strict=True)]
         return make_batch(self.thinker, examples, packs, lambda k: self.thinker.encode_clip(clips[k], grad=True))
 
     def _features(self, path: Path) -> ClipFeatures:
-        return self.cache.features(path) if self.cache else self._encoded(self._read(path))
+        member = self.members.get(path)
+        if self.cache and member and (kept := self.cache.find(member.sha256, member.info.name)) is not None:
+            return kept
+        with self._at_hand(path) as file:
+            return self.cache.features(file) if self.cache else self._encoded(self._read(file))
+
+    def _at_hand(self, path: Path) -> AbstractContextManager[Path]:
+        return self.members[path].at_hand() if path in self.members else nullcontext(path)
 
     def _encoded(self, clip: Clip) -> ClipFeatures:
         """On the CPU, where all of a step's features wait for their turn."""
@@ -145,9 +192,8 @@ def split_batches(lengths: Listing[int], tokens: int, *, packing: bool, multiple
     return sorted(parts, key=lambda part: -sum(lengths[i] for i in part))
 
 
-def _outline(path: Path, video: VideoSpec) -> ClipFeatures:
+def _outline(info: MediaInfo, video: VideoSpec) -> ClipFeatures:
     """As many features of width 1 as the file's header promises."""
-    info = probe(path)
     times, rows, columns, fps = 0, 1, 1, video.fps
     if info.video_codec:
         frames = min(max(math.ceil(info.duration_s * fps - 1e-3), 1), video.max_frames)

@@ -84,9 +84,9 @@ def test_every_shipped_recipe_is_listed_and_so_is_every_key():
 def test_launch_configurations_are_read_by_accelerate(file):
     config = load_config_from_file(str(file))
     assert config.mixed_precision == "bf16"
-    expected = {"single": "NO", "multi": "MULTI_GPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED"}
+    expected = {"single": "NO", "multi": "MULTI_GPU", "fsdp2": "FSDP", "fsdp2-nodes": "FSDP", "zero2": "DEEPSPEED"}
     assert str(config.distributed_type).rpartition(".")[2] == expected[file.stem]
-    if file.stem == "fsdp2":
+    if file.stem.startswith("fsdp2"):
         assert (config.fsdp_config["fsdp_version"], config.fsdp_config["fsdp_reshard_after_forward"]) == (2, False)
     if file.stem == "zero2":
         assert (config.deepspeed_config["zero_stage"], config.deepspeed_config["gradient_accumulation_steps"]) == (2, 1)

@@ -126,7 +126,7 @@ def messages(*texts):
 PAIRS = f"there is 1 latent pair but 0 segments; each {LATENT_PAIR} needs its own segment"
 WRONG = [
     ("{", "the line is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)); write one object a line"),
-    ("[1, 2]", "expected an object with media, messages, segments, answer, id, family, got [1, 2]"),
+    ("[1, 2]", "expected an object with media, messages, segments, answer, id, family, member, got [1, 2]"),
     (changed(mesages=[]), "unknown key 'mesages'; the nearest known one is 'messages'"),
     (changed(segments=[SEGMENT | {"end": 1}]), "segment 1: unknown key 'end'; the nearest known one is 'end_s'"),
     ({"media": "a.wav"}, "'messages' is missing"),
