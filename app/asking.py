@@ -13,11 +13,11 @@ from app import copy
 from app.choices import Choices
 from app.clips import player_of_file, player_of_trace
 from app.lanes import in_turn, take_ticket
-from app.page import AnswerPage, Page, calm, failed, idle, running, said
+from app.page import AnswerPage, Page, calm, idle, running, said
 from app.session import Session, Turn
-from app.shared import runs, runtime, talks, tickets
+from app.shared import line, runs, runtime, talks, tickets
 from app.showing import conversation, showing
-from latentomni.errors import MediaError, RequestError
+from latentomni.errors import RequestError
 from latentomni.events import Event
 from latentomni.trace import Trace
 from visualizers.view import view
@@ -76,16 +76,16 @@ def abandon(visitor: str) -> None:
     talks.forget(visitor)
 
 
-@in_turn(AnswerPage)
+def _unanswered(session: Session) -> tuple[Session, dict[str, Any]]:
+    """Where an error leaves a question without an answer, the one before is shown."""
+    ended = replace(session, shown=len(session.turns) - 1)
+    return ended, showing(ended)
+
+
+@in_turn(AnswerPage, "question", _unanswered)
 def answer(session: Session, visitor: str, cancelled: Callable[[], bool], *values: Any) -> Iterator[AnswerPage]:
     """Stream the answer that `begin` or `retry` announced, with the controls' values."""
-    try:
-        yield from streamed(session, visitor, cancelled, Choices(*values))
-    except Exception as error:
-        is_stopped = cancelled() and isinstance(error, MediaError)
-        ended = replace(session, shown=len(session.turns) - 1)
-        status = said("stopped") if is_stopped else failed(error)
-        yield idle(AnswerPage(status=status, **showing(ended)), ended)
+    yield from streamed(session, visitor, cancelled, Choices(*values))
 
 
 def streamed(session: Session, visitor: str, cancelled: Callable[[], bool], choices: Choices) -> Iterator[AnswerPage]:
@@ -129,6 +129,7 @@ def folded(events: Iterator[Event]) -> Iterator[Trace]:
     trace, shown_s = Trace.from_events([next(events)]), time.monotonic()
     yield trace
     for event in events:
+        line.note_first()
         trace = trace.after(event)
         if trace.reason != "running" or time.monotonic() - shown_s >= UPDATE_S:
             shown_s = time.monotonic()

@@ -46,7 +46,7 @@ def show(session: Session, of: str) -> tuple[Any, Any]:
     return (gr.skip(), gr.skip()) if is_same else (None, "")
 
 
-@in_turn(TabPage)
+@in_turn(TabPage, "attention")
 def compute(session: Session, visitor: str, cancelled: Callable[[], bool]) -> Iterator[TabPage]:
     """Decode the shown answer again, then read the attention of its steps layer by layer."""
     trace = Trace.load(session.turns[session.shown].trace)

@@ -59,7 +59,7 @@ def offer(session: Session, history: list[dict[str, Any]] | None) -> tuple[Any, 
     return gr.update(choices=choices, value=chosen[0]), gr.update(choices=choices, value=chosen[1])
 
 
-@in_turn(TabPage)
+@in_turn(TabPage, "comparison")
 def answer_each_way(session: Session, visitor: str, cancelled: Callable[[], bool], *values: Any) -> Iterator[TabPage]:
     """Answer the shown question with latents, in words and directly, one after the other; nothing of it is remembered."""
     choices = Choices(*values)

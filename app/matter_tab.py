@@ -100,7 +100,7 @@ def begin(session: Session, event: gr.EventData, request: gr.Request) -> tuple:
     return (*_announced(session, request), event._data)
 
 
-@in_turn(MatterPage)
+@in_turn(MatterPage, "rerun")
 def answer_again(session: Session, visitor: str, cancelled: Callable[[], bool], *wanted: Any) -> Iterator[MatterPage]:
     """Change the shown answer as the tab says, and show both answers."""
     turn = session.turns[session.shown]

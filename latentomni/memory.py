@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["available_bytes", "give_back", "is_out_of_memory", "peak_bytes"]
+__all__ = ["available_bytes", "give_back", "is_out_of_memory", "peak_bytes", "resident_bytes"]
 
 _GROUP = Path("/sys/fs/cgroup")
 
@@ -26,6 +26,14 @@ def peak_bytes(device: Any = "cpu") -> int:
     import resource  # not on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def resident_bytes() -> int:
+    """Main memory that this process holds now; its peak where the system does not say."""
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"VmRSS:\s+(\d+) kB", status.read_text())):
+        return int(found[1]) * 1024
+    return peak_bytes()
 
 
 def available_bytes(device: Any) -> int | None:
