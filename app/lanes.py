@@ -12,9 +12,10 @@ from app import copy
 from app.page import calm, failed, idle, running, said
 from app.session import Session
 from app.shared import line, tickets
+from app.showing import waiting
 from latentomni.errors import MediaError, RequestError
 
-__all__ = ["AT_ONCE", "BACKGROUND", "MODEL", "TabPage", "announce", "in_line", "in_turn", "take_ticket"]
+__all__ = ["AT_ONCE", "BACKGROUND", "MODEL", "TabPage", "announce", "in_turn", "take_ticket"]
 
 BACKGROUND = {"api_visibility": "private", "show_progress": "hidden"}
 AT_ONCE = {**BACKGROUND, "queue": False}
@@ -90,7 +91,7 @@ def _in_line(task: Callable, page: type, kind: str, unanswered: Callable, sessio
     try:
         with line.place(kind, visitor, stop_sign) as place:
             for ahead, seconds in place.waits():
-                yield page(status=in_line(ahead, seconds))
+                yield page(status=waiting(ahead, seconds))
             yield from task(session, visitor, place.cancelled, *values)
         if place.ending in ("limit", "cut"):
             yield page(status=said(place.ending))
@@ -98,10 +99,3 @@ def _in_line(task: Callable, page: type, kind: str, unanswered: Callable, sessio
         is_ended = place is not None and place.ending and isinstance(error, MediaError)
         session, shown = unanswered(session)
         yield idle(page(status=said(place.ending) if is_ended else failed(error), **shown), session)
-
-
-def in_line(ahead: int, seconds: float | None) -> dict[str, str]:
-    """The status of a run that waits: how many are before it, and for how long where that is known."""
-    if seconds is None:
-        return said("in_line", "busy", ahead=ahead)
-    return said("in_line_for", "busy", ahead=ahead, seconds=round(seconds))

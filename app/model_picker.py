@@ -9,9 +9,10 @@ import gradio as gr
 
 from app import choices
 from app.copy import LABELS, about
-from app.lanes import MODEL, in_line
+from app.lanes import MODEL
 from app.page import failed, said
 from app.shared import line, runtime, talks
+from app.showing import waiting
 from latentomni.config import QuantizationSpec
 
 __all__ = ["build_picker", "header", "load", "wire"]
@@ -54,7 +55,7 @@ def load(model: str | None, quantization: str | None) -> Iterator[tuple[Any, Any
     try:
         with line.place("model", "") as place:
             for ahead, seconds in place.waits():
-                yield in_line(ahead, seconds), gr.skip(), gr.skip()
+                yield waiting(ahead, seconds), gr.skip(), gr.skip()
             yield said("loading", "busy", model=Path(wanted[0]).name), gr.skip(), gr.skip()
             talks.clear()  # they hold features of the model
             try:

@@ -33,6 +33,7 @@ DOORS = {
     "peft": ("latentomni.adapters",),
     "plotly": ("visualizers",),
     "pyarrow": ("latentomni.evaluation.benchmarks",),
+    "starlette": ("app.service",),  # what gradio serves with
     "transformers": (
         "latentomni.checkpoint_files",
         "latentomni.checkpoints",
