@@ -28,6 +28,7 @@ DOORS = {
     "av": ("latentomni.media", "latentomni.tracks"),
     "bitsandbytes": ("latentomni.checkpoints",),
     "gradio": ("app",),
+    "gradio_client": ("latentomni.bench",),  # whose users come over the network
     "huggingface_hub": ("latentomni.checkpoints", "latentomni.commands.space"),  # which reads a card as the Hub does
     "moviepy": ("latentomni.avworld.writing", "latentomni.bench", "visualizers.reel"),  # the bench reads with it, as a peer
     "peft": ("latentomni.adapters",),
@@ -52,6 +53,7 @@ WITHOUT_TORCH = (*sorted(FOUNDATION), "latentomni.cli", "latentomni.commands.ins
 MANY_NAMES = {"app.components": 15, "app.copy": 8, "latentomni.config": 9, "latentomni.events": 10}
 OPTIONAL = {"anywidget", "playwright", "pyarrow", "traitlets"}  # of an extra, asked for where they are needed; the second comes with the first
 DISTRIBUTIONS = {  # whose name is another than the import's
+    "gradio_client": "gradio-client",
     "huggingface_hub": "huggingface-hub",
     "imageio_ffmpeg": "imageio-ffmpeg",
     "PIL": "pillow",
