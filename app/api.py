@@ -14,9 +14,10 @@ from gradio.utils import get_upload_folder
 
 from app import copy
 from app.asking import folded
+from app.lent import change_answer, stream_answer
 from app.library import library
 from app.page import failed
-from app.shared import line, runs, runtime
+from app.shared import line, runs
 from latentomni.clock import Window
 from latentomni.config import ReadingSpec, SamplingSpec
 from latentomni.errors import RequestError
@@ -61,9 +62,7 @@ def ask_video(
     with line.place("question", request.session_hash) as place:
         for ahead, seconds in place.waits():
             yield {"state": "waiting", "ahead": ahead, "seconds": seconds}
-        model = runtime.get()
-        clip = runtime.read(path, place.cancelled, ReadingSpec())
-        with closing(model.stream(clip, question, mode, sampling, None, place.cancelled)) as events:
+        with closing(stream_answer(path, question, mode, sampling, ReadingSpec(), place.cancelled)) as events:
             for trace in folded(events):
                 if trace.reason == "running":
                     yield {"state": "running", "text": trace.text}
@@ -160,8 +159,7 @@ def intervene(
     with line.place("rerun", request.session_hash) as place:
         for ahead, seconds in place.waits():
             yield {"state": "waiting", "ahead": ahead, "seconds": seconds}
-        read = runtime.read(clip, place.cancelled, ReadingSpec.from_dict(trace.reading or {}))
-        outcome = library().rerun(runtime.get(), read, trace, change, cancelled=place.cancelled)
+        outcome = change_answer(clip, trace, change, place.cancelled)
     after, _ = runs.keep(outcome.after, Path(clip).stem, clip=clip)
     control = outcome.control
     yield {

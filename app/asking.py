@@ -1,7 +1,7 @@
 """Events that ask the model: Ask, Retry and Stop, the streamed answer, and the files made of it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from app import copy
 from app.choices import Choices
 from app.clips import player_of_file, player_of_trace
 from app.lanes import in_turn, take_ticket
+from app.lent import IS_LENT, stream_answer
 from app.page import AnswerPage, Page, calm, idle, running, said
 from app.session import Session, Turn
 from app.shared import line, runs, runtime, talks, tickets
@@ -90,6 +91,9 @@ def answer(session: Session, visitor: str, cancelled: Callable[[], bool], *value
 
 def streamed(session: Session, visitor: str, cancelled: Callable[[], bool], choices: Choices) -> Iterator[AnswerPage]:
     """The pages of one answer; the last holds the session with the answer as its newest turn."""
+    if IS_LENT:
+        yield from _alone(session, cancelled, choices)
+        return
     sampling, reading = choices.sampling(), choices.reading()
     if not runtime.is_loaded:
         yield AnswerPage(status=said("loading", "busy", model=Path(runtime.name).name))
@@ -100,28 +104,49 @@ def streamed(session: Session, visitor: str, cancelled: Callable[[], bool], choi
     talk = f"{clip.sha256} {choices.latent()}"
     before = talks.find(visitor, talk)
     if before is None:
-        session = replace(session, turns=tuple(replace(turn, is_live=False) for turn in session.turns))
+        session = _begun_anew(session)
         before = model.conversation(clip, choices.latent())
     row = talks.copied(before)
     with closing(
         model.stream(clip, session.asked, choices.mode or None, sampling, row, cancelled, choices.latent())
     ) as events:
-        for trace in folded(events):
-            shown = view(trace, media=False)
-            if not trace.deltas and not trace.blocks:
-                player = _player(session, trace)
-                yield AnswerPage(
-                    player=player,
-                    conversation=conversation(session, trace),
-                    inspector=shown,
-                    status=said("answering", "busy"),
-                )
-            elif trace.reason == "running":
-                yield AnswerPage(inspector=shown)
+        trace = yield from _shown(session, events)
     is_kept = trace.reason != "cancelled"
     if is_kept:
         talks.keep(visitor, talk, before, row)
     yield _ended(session, trace, is_kept)
+
+
+def _alone(session: Session, cancelled: Callable[[], bool], choices: Choices) -> Iterator[AnswerPage]:
+    """On a lent GPU, whose process remembers no conversation: every question is asked behind the clip alone."""
+    session = _begun_anew(session)
+    yield AnswerPage(status=said("encoding", "busy"))
+    with closing(
+        stream_answer(session.clip, session.asked, choices.mode or None, choices.sampling(), choices.reading(), cancelled, choices.latent())
+    ) as events:
+        trace = yield from _shown(session, events)
+    yield _ended(session, trace, trace.reason != "cancelled")
+
+
+def _begun_anew(session: Session) -> Session:
+    return replace(session, turns=tuple(replace(turn, is_live=False) for turn in session.turns))
+
+
+def _shown(session: Session, events: Iterator[Event]) -> Generator[AnswerPage, None, Trace]:
+    """Pages while an answer streams; returns its trace."""
+    for trace in folded(events):
+        shown = view(trace, media=False)
+        if not trace.deltas and not trace.blocks:
+            player = _player(session, trace)
+            yield AnswerPage(
+                player=player,
+                conversation=conversation(session, trace),
+                inspector=shown,
+                status=said("answering", "busy"),
+            )
+        elif trace.reason == "running":
+            yield AnswerPage(inspector=shown)
+    return trace
 
 
 def folded(events: Iterator[Event]) -> Iterator[Trace]:

@@ -15,7 +15,7 @@ from starlette.routing import Route
 import latentomni
 from app.journal import SECONDS
 from app.shared import journal, line, runs, runtime
-from latentomni.memory import resident_bytes
+from latentomni.memory import give_back, resident_bytes
 
 __all__ = ["health", "metrics", "routes", "until_stopped"]
 
@@ -80,6 +80,7 @@ def until_stopped(demo: gr.Blocks) -> None:
     try:
         while not told.wait(_SWEEP_S):
             runs.sweep()
+            give_back()
     except KeyboardInterrupt:
         demo.close()
         return

@@ -99,6 +99,8 @@ class LazyRuntime:
         return self._runtime is not None
 
     def get(self) -> "Runtime":
+        if (loaded := self._runtime) is not None:  # without the lock, which a process that was forked may find taken for ever
+            return loaded
         with self._lock:
             if self._runtime is None:
                 self._runtime = library().Runtime.load(self.name, self.limits, self.quantization)

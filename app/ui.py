@@ -26,16 +26,19 @@ from app.copy import GUIDE, LABELS
 from app.gallery import cards
 from app.journal import log_to_stderr
 from app.lanes import AT_ONCE, BACKGROUND, MODEL
+from app.lent import IS_LENT
 from app.page import AnswerPage, Page, said
 from app.session import Session, remove_folder
 from app.settings import Settings
 from app.shared import line, runs, runtime
 from app.theme import theme
+from latentomni.memory import limit_arenas
 
 __all__ = ["build", "launch"]
 
 _FILE_TYPES = ["video", "audio", ".mkv", ".avi", ".gif", ".zip"]
 _CLEANING_S = 3600  # how often files of visitors are deleted
+_SESSIONS = 1000  # that gradio remembers, some 0.5 MB each
 _SECRET = "latentomni"  # of what the browser keeps: nothing in it is secret, and it must outlive this server
 _TABS = {"matter": matter_tab, "map": map_tab, "attention": attention_tab, "compare": compare_tab, "runs": runs_tab}
 
@@ -46,6 +49,8 @@ def build(settings: Settings) -> gr.Blocks:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(settings.cache).absolute())
         runs.owns_uploads = True
     runtime.use(settings.model, settings.quantization)
+    if IS_LENT:  # what is on the GPU must be there before the first process is forked
+        runtime.get()
     line.limits = runs.limits = settings.limits
     cleaning_s = (_CLEANING_S, int(settings.limits.uploads_s))
     with gr.Blocks(title="LatentOmni", analytics_enabled=False, delete_cache=cleaning_s, fill_width=True) as demo:
@@ -183,14 +188,15 @@ def _wire_settings(demo: gr.Blocks, parts: dict[str, gr.Component], controls: li
 def launch(demo: gr.Blocks, settings: Settings, **more) -> None:
     """Serve the page until it is stopped; `more` goes to gradio's launch, which returns at once with prevent_thread_lock."""
     log_to_stderr(settings.log)
+    limit_arenas()
     runs.sweep()
     css = Path(__file__).with_name("theme.css").read_text(encoding="utf-8")
     waiting = settings.limits.queue
     demo.queue(max_size=64 + waiting, default_concurrency_limit=8)
     demo.launch(
         server_name=settings.host, server_port=settings.port, max_file_size=LIMITS.max_bytes, theme=theme(), css=css, head=page_head(),
-        footer_links=["settings"], run_history=False, ssr_mode=False, share=False, mcp_server=api.has_mcp(), max_threads=40 + waiting,
-        app_kwargs={"routes": service.routes()}, **{**more, "prevent_thread_lock": True},
+        footer_links=["settings"], run_history=False, ssr_mode=False, share=False, mcp_server=api.has_mcp(),
+        max_threads=40 + waiting, state_session_capacity=_SESSIONS, app_kwargs={"routes": service.routes()}, **{**more, "prevent_thread_lock": True},
     )  # fmt: skip
     if not more.get("prevent_thread_lock"):
         service.until_stopped(demo)

@@ -34,6 +34,7 @@ DOORS = {
     "peft": ("latentomni.adapters",),
     "plotly": ("visualizers",),
     "pyarrow": ("latentomni.evaluation.benchmarks",),
+    "spaces": ("app.lent",),  # there on Spaces of Hugging Face only
     "starlette": ("app.service",),  # what gradio serves with
     "transformers": (
         "latentomni.checkpoint_files",
@@ -51,7 +52,7 @@ WITHOUT_TORCH = (*sorted(FOUNDATION), "latentomni.cli", "latentomni.commands.ins
 
 # one name per kind of component, text, setting, event
 MANY_NAMES = {"app.components": 15, "app.copy": 8, "latentomni.config": 9, "latentomni.events": 10}
-OPTIONAL = {"anywidget", "playwright", "pyarrow", "traitlets"}  # of an extra, asked for where they are needed; the second comes with the first
+OPTIONAL = {"anywidget", "playwright", "pyarrow", "spaces", "traitlets"}  # of an extra, asked for where they are needed; the second comes with the first
 DISTRIBUTIONS = {  # whose name is another than the import's
     "gradio_client": "gradio-client",
     "huggingface_hub": "huggingface-hub",
