@@ -26,7 +26,6 @@ except ImportError:
 
 __all__ = ["IS_LENT", "attend", "change_answer", "stream_answer"]
 
-IS_LENT = spaces is not None
 _TIMES = {"answer": 1, "change": 4, "attention": 2}  # how many answers a job takes: the replay, the change, its control, and what is said of them
 _UNKNOWN_S, _LEAST_S, _MOST_S = 60, 15, 120
 
@@ -99,7 +98,8 @@ def _on_lent_gpu(job: str, asked: _Asked, *more: Any) -> Iterator[Any]:
         yield type(error)(str(error))
 
 
-_lent = spaces.GPU(duration=_seconds)(_on_lent_gpu) if IS_LENT else _on_lent_gpu
+_lent = _on_lent_gpu if spaces is None else spaces.GPU(duration=_seconds)(_on_lent_gpu)
+IS_LENT = _lent is not _on_lent_gpu  # on other machines the package changes nothing
 
 
 def _answer(asked: _Asked, cancelled: Callable[[], bool]) -> Iterator[Event]:
