@@ -1,5 +1,6 @@
 """Whether a server can stay up: users come, ask, stop, change answers, upload clips, fetch traces and leave, for as long as is told."""
 
+import logging
 import os
 import random
 import re
@@ -22,6 +23,7 @@ from latentomni.bench.served import Served, served
 
 __all__ = ["bench_soak"]
 
+_log = logging.getLogger(__name__)
 _USERS = 3
 _VISIT = 12  # actions before a user leaves and another comes
 _WAIT_S = 120
@@ -82,8 +84,9 @@ class _User:
                 self._done[action.__name__.strip("_")] += 1
             except CancelledError:
                 self._done["stop"] += 1
-            except Exception:  # whatever went wrong, it is counted
+            except Exception as error:  # whatever went wrong, it is counted
                 self._done["error"] += 1
+                _log.info("soak: %s failed: %s", action.__name__.strip("_"), error)
             self._left -= 1
 
     def _come(self) -> None:
@@ -112,7 +115,7 @@ class _User:
 
     def _intervene(self) -> None:
         arm = self._chance.choice(("zero", "noise", "shuffled", "mute", "shift_sound"))
-        self._submit("/intervene", self._run, arm, end_s=2.0).result(_WAIT_S)
+        self._submit("/intervene", self._run, arm, end_s=2.0 if arm == "mute" else 0.0).result(_WAIT_S)
 
     def _trace(self) -> None:
         Path(self._submit("/get_trace", self._run).result(_WAIT_S)).unlink()

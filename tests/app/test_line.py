@@ -94,7 +94,9 @@ def test_a_run_ends_at_its_limit_and_at_the_servers_end():
     with made.place("question", "a") as place:
         assert not place.cancelled()  # waiting does not count
         list(place.waits())
-        assert place.cancelled() and place.ending == "limit"
+        assert place.cancelled() and place.ending == "limit" and not made.is_stuck
+        place.begun_s -= 1000  # in one step that cannot be left
+        assert made.is_stuck
     made = make_line()
     with made.place("question", "a") as place:
         list(place.waits())
