@@ -158,7 +158,7 @@ class Line:
         with self._changed:
             self._places.remove(place)
             if place.begun_s is not None and outcome == "finished":
-                self._took_s.append(now_s - place.begun_s)
+                self._took_s.append(self.ran_s(place))
             self._changed.notify_all()
         facts = {name: seconds for name, seconds in place.waited().items() if seconds is not None}
         self.journal.run(place.request, place.kind, outcome, error, seconds=now_s - place.asked_s, **facts)
