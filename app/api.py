@@ -1,26 +1,31 @@
 """Named endpoints for programs and agents: the same runs as on the page, without a page. Served as MCP tools where `mcp` is installed."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from importlib.util import find_spec
+from inspect import isgeneratorfunction
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio import FileData
+from gradio.utils import get_upload_folder
 
 from app import copy
+from app.asking import folded
+from app.lent import change_answer, stream_answer
 from app.library import library
 from app.page import failed
-from app.shared import runs, runtime
+from app.shared import line, runs
 from latentomni.clock import Window
 from latentomni.config import ReadingSpec, SamplingSpec
 from latentomni.errors import RequestError
 from latentomni.trace import Trace
 
-__all__ = ["ask_video", "decode_latent", "get_trace", "has_mcp", "intervene", "publish"]
+__all__ = ["ask_video", "decode_latent", "get_trace", "has_mcp", "intervene", "publish", "uploaded"]
 
-_LANE = {"concurrency_id": "model", "concurrency_limit": 1}
+_LANE = {"concurrency_id": "model", "concurrency_limit": None}  # they wait in a line of their own
 
 
 def has_mcp() -> bool:
@@ -33,7 +38,10 @@ def publish() -> None:
         gr.api(_spoken(endpoint), api_name=endpoint.__name__, **lane)
 
 
-def ask_video(video: FileData, question: str, mode: str = "latent", seed: int = 0, temperature: float = 0.0, max_new_tokens: int = 256) -> dict:
+def ask_video(
+    video: FileData, question: str, mode: str = "latent", seed: int = 0, temperature: float = 0.0, max_new_tokens: int = 256,
+    request: gr.Request = None,
+) -> Iterator[dict]:  # fmt: skip
     """
     Ask a question about a video or sound file, and get the answer with its latent blocks.
 
@@ -46,27 +54,52 @@ def ask_video(video: FileData, question: str, mode: str = "latent", seed: int = 
         max_new_tokens: Longest answer, in tokens.
     Returns:
         The run's id (`run`), which the other tools take, the answer, the text around its blocks, tokens, seconds, and the blocks:
-        window in seconds and, per latent, modality, time and the moment of the clip it is most similar to.
+        window in seconds and, per latent, modality, time and the moment of the clip it is most similar to. `state` is waiting,
+        running or, the last time, how the run ended; `waited_s` and `first_s` are seconds until its turn and until its first word.
     """
     sampling = SamplingSpec(float(temperature), seed=int(seed), max_new_tokens=int(max_new_tokens))
-    path = video["path"] if isinstance(video, dict) else video.path
-    model = runtime.get()
-    trace = model.answer(runtime.read(path, lambda: False, ReadingSpec()), question, mode, sampling)
-    run, _ = runs.keep(trace, Path(path).stem, clip=path)
-    return {"run": run, **_told(trace)}
+    path = uploaded(video)
+    with line.place("question", request.session_hash) as place:
+        for ahead, seconds in place.waits():
+            yield {"state": "waiting", "ahead": ahead, "seconds": seconds}
+        with closing(stream_answer(path, question, mode, sampling, ReadingSpec(), place.cancelled)) as events:
+            for trace in folded(events):
+                if trace.reason == "running":
+                    yield {"state": "running", "text": trace.text}
+        run, _ = runs.keep(trace, Path(path).stem, clip=path)
+        state = place.ending or "finished"
+    yield {"state": state, "run": run, **_told(trace), **place.waited()}
+
+
+def uploaded(file: FileData | dict[str, Any]) -> str:
+    """The path of a file that came to this server by upload. RequestError for any other file of the machine."""
+    path, folder = Path(file["path"] if isinstance(file, dict) else file.path), Path(get_upload_folder()).resolve()
+    if folder not in path.resolve().parents:
+        raise RequestError(copy.ERRORS["not_uploaded"])
+    return str(path)
 
 
 def _spoken(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """The endpoint, whose refusals reach the caller as a sentence."""
 
+    def told(error: Exception) -> gr.Error:
+        return gr.Error(failed(error)["text"], print_exception=False)
+
     @functools.wraps(endpoint)
-    def wrapped(*values: Any, **named: Any) -> Any:
+    def once(*values: Any, **named: Any) -> Any:
         try:
             return endpoint(*values, **named)
         except Exception as error:
-            raise gr.Error(failed(error)["text"]) from error
+            raise told(error) from None
 
-    return wrapped
+    @functools.wraps(endpoint)
+    def streamed(*values: Any, **named: Any) -> Iterator[Any]:
+        try:
+            yield from endpoint(*values, **named)
+        except Exception as error:
+            raise told(error) from None
+
+    return streamed if isgeneratorfunction(endpoint) else once
 
 
 def get_trace(run: str) -> FileData:
@@ -99,8 +132,9 @@ def decode_latent(run: str, block: int = 0, latent: int = 0) -> dict:
 
 
 def intervene(
-    run: str, arm: str = "zero", block: int = -1, latent: int = -1, modality: str = "", start_s: float = 0.0, end_s: float = 0.0
-) -> dict:
+    run: str, arm: str = "zero", block: int = -1, latent: int = -1, modality: str = "", start_s: float = 0.0, end_s: float = 0.0,
+    request: gr.Request = None,
+) -> Iterator[dict]:
     """
     Change the latents of a run, or its clip, and let the model answer again: does it matter for the answer?
 
@@ -122,12 +156,15 @@ def intervene(
         raise RequestError(copy.ERRORS["no_clip_in_trace"])
     window = Window(float(start_s), float(end_s)) if end_s > start_s else None
     change = library().Change(arm, block=None if block < 0 else int(block), latent=None if latent < 0 else int(latent), modality=modality, window=window)
-    read = runtime.read(clip, lambda: False, ReadingSpec.from_dict(trace.reading or {}))
-    outcome = library().rerun(runtime.get(), read, trace, change)
+    with line.place("rerun", request.session_hash) as place:
+        for ahead, seconds in place.waits():
+            yield {"state": "waiting", "ahead": ahead, "seconds": seconds}
+        outcome = change_answer(clip, trace, change, place.cancelled)
     after, _ = runs.keep(outcome.after, Path(clip).stem, clip=clip)
     control = outcome.control
-    return {
-        "run": after, "arm": arm, "before": outcome.before.answer, "after": outcome.after.answer, "flipped": outcome.flipped,
+    yield {
+        "state": place.ending or "finished", "run": after, "arm": arm,
+        "before": outcome.before.answer, "after": outcome.after.answer, "flipped": outcome.flipped,
         "probabilities": {answer: list(pair) for answer, pair in outcome.probabilities.items()}, "margin_change": outcome.margin_change,
         "control": control and {"what": control.what, "answer": control.answer, "flipped": control.flipped, "margin_change": control.margin_change},
         "notices": list(outcome.notices),

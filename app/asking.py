@@ -1,7 +1,7 @@
 """Events that ask the model: Ask, Retry and Stop, the streamed answer, and the files made of it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +13,12 @@ from app import copy
 from app.choices import Choices
 from app.clips import player_of_file, player_of_trace
 from app.lanes import in_turn, take_ticket
-from app.page import AnswerPage, Page, calm, failed, idle, running, said
+from app.lent import IS_LENT, stream_answer
+from app.page import AnswerPage, Page, calm, idle, running, said
 from app.session import Session, Turn
-from app.shared import runs, runtime, talks, tickets
+from app.shared import line, runs, runtime, talks, tickets
 from app.showing import conversation, showing
-from latentomni.errors import MediaError, RequestError
+from latentomni.errors import RequestError
 from latentomni.events import Event
 from latentomni.trace import Trace
 from visualizers.view import view
@@ -76,20 +77,23 @@ def abandon(visitor: str) -> None:
     talks.forget(visitor)
 
 
-@in_turn(AnswerPage)
+def _unanswered(session: Session) -> tuple[Session, dict[str, Any]]:
+    """Where an error leaves a question without an answer, the one before is shown."""
+    ended = replace(session, shown=len(session.turns) - 1)
+    return ended, showing(ended)
+
+
+@in_turn(AnswerPage, "question", _unanswered)
 def answer(session: Session, visitor: str, cancelled: Callable[[], bool], *values: Any) -> Iterator[AnswerPage]:
     """Stream the answer that `begin` or `retry` announced, with the controls' values."""
-    try:
-        yield from streamed(session, visitor, cancelled, Choices(*values))
-    except Exception as error:
-        is_stopped = cancelled() and isinstance(error, MediaError)
-        ended = replace(session, shown=len(session.turns) - 1)
-        status = said("stopped") if is_stopped else failed(error)
-        yield idle(AnswerPage(status=status, **showing(ended)), ended)
+    yield from streamed(session, visitor, cancelled, Choices(*values))
 
 
 def streamed(session: Session, visitor: str, cancelled: Callable[[], bool], choices: Choices) -> Iterator[AnswerPage]:
     """The pages of one answer; the last holds the session with the answer as its newest turn."""
+    if IS_LENT:
+        yield from _alone(session, cancelled, choices)
+        return
     sampling, reading = choices.sampling(), choices.reading()
     if not runtime.is_loaded:
         yield AnswerPage(status=said("loading", "busy", model=Path(runtime.name).name))
@@ -100,28 +104,49 @@ def streamed(session: Session, visitor: str, cancelled: Callable[[], bool], choi
     talk = f"{clip.sha256} {choices.latent()}"
     before = talks.find(visitor, talk)
     if before is None:
-        session = replace(session, turns=tuple(replace(turn, is_live=False) for turn in session.turns))
+        session = _begun_anew(session)
         before = model.conversation(clip, choices.latent())
     row = talks.copied(before)
     with closing(
         model.stream(clip, session.asked, choices.mode or None, sampling, row, cancelled, choices.latent())
     ) as events:
-        for trace in folded(events):
-            shown = view(trace, media=False)
-            if not trace.deltas and not trace.blocks:
-                player = _player(session, trace)
-                yield AnswerPage(
-                    player=player,
-                    conversation=conversation(session, trace),
-                    inspector=shown,
-                    status=said("answering", "busy"),
-                )
-            elif trace.reason == "running":
-                yield AnswerPage(inspector=shown)
+        trace = yield from _shown(session, events)
     is_kept = trace.reason != "cancelled"
     if is_kept:
         talks.keep(visitor, talk, before, row)
     yield _ended(session, trace, is_kept)
+
+
+def _alone(session: Session, cancelled: Callable[[], bool], choices: Choices) -> Iterator[AnswerPage]:
+    """On a lent GPU, whose process remembers no conversation: every question is asked behind the clip alone."""
+    session = _begun_anew(session)
+    yield AnswerPage(status=said("encoding", "busy"))
+    with closing(
+        stream_answer(session.clip, session.asked, choices.mode or None, choices.sampling(), choices.reading(), cancelled, choices.latent())
+    ) as events:
+        trace = yield from _shown(session, events)
+    yield _ended(session, trace, trace.reason != "cancelled")
+
+
+def _begun_anew(session: Session) -> Session:
+    return replace(session, turns=tuple(replace(turn, is_live=False) for turn in session.turns))
+
+
+def _shown(session: Session, events: Iterator[Event]) -> Generator[AnswerPage, None, Trace]:
+    """Pages while an answer streams; returns its trace."""
+    for trace in folded(events):
+        shown = view(trace, media=False)
+        if not trace.deltas and not trace.blocks:
+            player = _player(session, trace)
+            yield AnswerPage(
+                player=player,
+                conversation=conversation(session, trace),
+                inspector=shown,
+                status=said("answering", "busy"),
+            )
+        elif trace.reason == "running":
+            yield AnswerPage(inspector=shown)
+    return trace
 
 
 def folded(events: Iterator[Event]) -> Iterator[Trace]:
@@ -129,6 +154,7 @@ def folded(events: Iterator[Event]) -> Iterator[Trace]:
     trace, shown_s = Trace.from_events([next(events)]), time.monotonic()
     yield trace
     for event in events:
+        line.note_first()
         trace = trace.after(event)
         if trace.reason != "running" or time.monotonic() - shown_s >= UPDATE_S:
             shown_s = time.monotonic()

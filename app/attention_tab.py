@@ -9,13 +9,11 @@ import gradio as gr
 from app import copy
 from app.components import Attention
 from app.lanes import AT_ONCE, MODEL, TabPage, announce, in_turn
-from app.library import library
+from app.lent import attend
 from app.page import idle, said
 from app.session import Session
 from app.shared import runtime
-from latentomni.config import ReadingSpec
 from latentomni.trace import Trace
-from visualizers.attention import attention_view
 
 __all__ = ["build_tab", "compute", "show", "wire"]
 
@@ -46,15 +44,11 @@ def show(session: Session, of: str) -> tuple[Any, Any]:
     return (gr.skip(), gr.skip()) if is_same else (None, "")
 
 
-@in_turn(TabPage)
+@in_turn(TabPage, "attention")
 def compute(session: Session, visitor: str, cancelled: Callable[[], bool]) -> Iterator[TabPage]:
     """Decode the shown answer again, then read the attention of its steps layer by layer."""
     trace = Trace.load(session.turns[session.shown].trace)
     if not runtime.is_loaded:
         yield TabPage(status=said("loading", "busy", model=Path(runtime.name).name))
-    model, parts = runtime.get(), library()
     yield TabPage(status=said("again", "busy"))
-    clip = runtime.read(session.clip, cancelled, ReadingSpec.from_dict(trace.reading or {}))
-    again = parts.replay(model, clip, trace)
-    record = parts.attention_record(model.thinker, again.row, again.prompt)
-    yield idle(TabPage(status=said("attention"), result=attention_view(record, again.trace)), session)
+    yield idle(TabPage(status=said("attention"), result=attend(session.clip, trace, cancelled)), session)

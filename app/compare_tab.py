@@ -12,6 +12,7 @@ from app.asking import folded
 from app.choices import Choices
 from app.components import Comparison
 from app.lanes import AT_ONCE, MODEL, TabPage, announce, in_turn
+from app.lent import stream_answer
 from app.page import failed, idle, said
 from app.runs_tab import list_runs
 from app.session import Session
@@ -59,21 +60,19 @@ def offer(session: Session, history: list[dict[str, Any]] | None) -> tuple[Any, 
     return gr.update(choices=choices, value=chosen[0]), gr.update(choices=choices, value=chosen[1])
 
 
-@in_turn(TabPage)
+@in_turn(TabPage, "comparison")
 def answer_each_way(session: Session, visitor: str, cancelled: Callable[[], bool], *values: Any) -> Iterator[TabPage]:
     """Answer the shown question with latents, in words and directly, one after the other; nothing of it is remembered."""
     choices = Choices(*values)
     question, done = session.turns[session.shown].question, {}
     if not runtime.is_loaded:
         yield TabPage(status=said("loading", "busy", model=Path(runtime.name).name))
-    model = runtime.get()
     yield TabPage(status=said("reading", "busy", name=Path(session.clip).name), result=None)
-    clip = runtime.read(session.clip, cancelled, choices.reading())
     for number, mode in enumerate(Mode):
         name = copy.CHOICES["mode"][str(mode)]
         yield TabPage(status=said("way", "busy", name=name, number=number + 1, of=len(Mode)))
         with closing(
-            model.stream(clip, question, mode, choices.sampling(), None, cancelled, choices.latent())
+            stream_answer(session.clip, question, mode, choices.sampling(), choices.reading(), cancelled, choices.latent())
         ) as events:
             for trace in folded(events):
                 yield TabPage(result=compare_view({**done, name: trace}))

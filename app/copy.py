@@ -82,7 +82,7 @@ LABELS = {
     "first_run": "First run",
     "second_run": "Second run",
     "pair": "Compare",
-    "runs_intro": "Your browser remembers these answers. They and their clips stay on this server for a week, and whoever has the link of a run can open it.",
+    "runs_intro": "Your browser remembers these answers. They and their clips stay on this server for a while, and whoever has the link of a run can open it.",
 }  # fmt: skip
 
 GUIDE = (
@@ -111,6 +111,10 @@ STATUS = {
     "recorded": "Recorded answer, shown without running the model. Ask something else, or press Retry to run it now.",
     "opened": "Saved answer, shown without running the model.",
     "waiting": "Waiting for the model",
+    "in_line": "Waiting for the model, {ahead} before you",
+    "in_line_for": "Waiting for the model, {ahead} before you, about {seconds} s",
+    "limit": "Stopped at the time limit of this server. What had been computed is kept.",
+    "cut": "Cut, because the server is stopping. What had been computed is kept.",
     "loading": "Loading {model}; the first question takes a little longer",
     "switched": "{model} is loaded and answers from now on.",
     "reading": "Reading {name}",
@@ -147,9 +151,14 @@ ERRORS = {
     "no_latent": "No latent is chosen; click one in the tab Latents, then come back.",
     "no_window": "The window ends before it begins; give a later end.",
     "no_pair": "Two different runs are needed; choose a first and a second one.",
-    "no_run": "There is no run of that name here; it may have been deleted, runs are kept for a week.",
+    "no_run": "There is no run of that name here; it may have been deleted, runs are kept for a while.",
     "busy": "An answer is being computed; stop it first, or wait until it is done.",
     "gone": "That is no longer there; reload the page.",
+    "not_uploaded": "That file did not come here by upload; upload it first.",
+    "memory": "Memory ran out in this run; the server goes on. Try a shorter clip or fewer frames.",
+    "stopping": "This server is stopping and takes no more questions; try again in a minute.",
+    "full": "{} runs are waiting already, more than this server takes; try again in a minute.",
+    "too_many": "{} runs of yours are waiting or running already; let one of them end first.",
     "unexpected": "Something went wrong on our side and has been logged. Please try again, or try another clip.",
 }
 

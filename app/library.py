@@ -1,6 +1,7 @@
 """The one door to what brings torch and transformers in: not with the page, and not from two threads at once."""
 
 import threading
+from functools import cache
 from types import SimpleNamespace
 
 __all__ = ["library"]
@@ -11,6 +12,11 @@ _IMPORTING = threading.Lock()
 def library() -> SimpleNamespace:
     """The library's functions that need torch, by name. The first caller imports them while others wait: the modules of
     transformers import their parts when they are first used, which fails where two threads do it at once."""
+    return _imported()
+
+
+@cache
+def _imported() -> SimpleNamespace:
     with _IMPORTING:
         from latentomni.attention import attention_record
         from latentomni.avworld.selftest import draw_trial, judge, question_truth

@@ -9,12 +9,12 @@ import gradio as gr
 from app import copy
 from app.components import Arms, Inspector, WhatIf
 from app.lanes import AT_ONCE, MODEL, announce, in_turn
+from app.lent import change_answer
 from app.library import library
 from app.page import idle, said
 from app.session import Session
 from app.shared import runtime
 from latentomni.clock import Window
-from latentomni.config import ReadingSpec
 from latentomni.errors import RequestError
 from latentomni.trace import Trace
 from visualizers.compare import whatif_view
@@ -100,7 +100,7 @@ def begin(session: Session, event: gr.EventData, request: gr.Request) -> tuple:
     return (*_announced(session, request), event._data)
 
 
-@in_turn(MatterPage)
+@in_turn(MatterPage, "rerun")
 def answer_again(session: Session, visitor: str, cancelled: Callable[[], bool], *wanted: Any) -> Iterator[MatterPage]:
     """Change the shown answer as the tab says, and show both answers."""
     turn = session.turns[session.shown]
@@ -108,11 +108,8 @@ def answer_again(session: Session, visitor: str, cancelled: Callable[[], bool], 
     change = _change(*wanted)
     if not runtime.is_loaded:
         yield MatterPage(status=said("loading", "busy", model=Path(runtime.name).name))
-    model = runtime.get()
-    yield MatterPage(status=said("reading", "busy", name=trace.clip.name))
-    clip = runtime.read(session.clip, cancelled, ReadingSpec.from_dict(trace.reading or {}))
     yield MatterPage(status=said("again", "busy"))
-    outcome = library().rerun(model, clip, trace, change, cancelled=cancelled)
+    outcome = change_answer(session.clip, trace, change, cancelled)
     page = MatterPage(
         status=said("flipped" if outcome.flipped else "unflipped"), result=whatif_view(outcome), of=turn.trace,
         after=view(outcome.after, media=False), after_box=gr.update(visible=True),

@@ -1,6 +1,5 @@
 """Which model answers: its line in the header, and the part of the settings that changes it."""
 
-import os
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -12,7 +11,8 @@ from app import choices
 from app.copy import LABELS, about
 from app.lanes import MODEL
 from app.page import failed, said
-from app.shared import runtime, talks
+from app.shared import line, runtime, talks
+from app.showing import waiting
 from latentomni.config import QuantizationSpec
 
 __all__ = ["build_picker", "header", "load", "wire"]
@@ -28,11 +28,13 @@ def header(model: str) -> str:
 <p class="lo-about"><b>{escape(name)}</b> {escape(can)} {escape(cannot)}</p></header>"""
 
 
-def build_picker() -> dict[str, gr.Component]:
-    """Lay the controls out; returns them by name. On a Space all visitors share the model, so there it is chosen by variables."""
+def build_picker(*, is_public: bool) -> dict[str, gr.Component]:
+    """Lay the controls out; returns them by name. Where visitors share the model it is chosen by variables, and there are none."""
+    if is_public:
+        return {}
     known = list(dict.fromkeys(["nano", runtime.name]))
     precisions = [(LABELS["full_precision"], ""), *((str(q), str(q)) for q in QuantizationSpec if q is not QuantizationSpec.NONE)]
-    with gr.Accordion(LABELS["model"], open=False, visible="SPACE_ID" not in os.environ, elem_id="model-picker"):
+    with gr.Accordion(LABELS["model"], open=False, elem_id="model-picker"):
         model = gr.Dropdown(known, value=runtime.name, allow_custom_value=True, label=LABELS["model_name"])
         quantization = gr.Dropdown(precisions, value=_quantized(runtime.quantization), label=LABELS["quantization"])
         return {"model": model, "quantization": quantization, "load": gr.Button(LABELS["load"], size="sm", elem_id="load-model")}
@@ -40,6 +42,8 @@ def build_picker() -> dict[str, gr.Component]:
 
 def wire(parts: dict[str, gr.Component], mode: gr.Component) -> None:
     """parts: those of `build_picker`, the header and the status line."""
+    if "load" not in parts:
+        return
     given, changed = [parts["model"], parts["quantization"]], [parts["status"], parts["header"], mode]
     parts["load"].click(load, given, changed, **MODEL)
 
@@ -48,13 +52,19 @@ def load(model: str | None, quantization: str | None) -> Iterator[tuple[Any, Any
     """Load another model in place of the one that answers, for everybody; where that fails, the former is loaded again for the next
     question. Yields the status, the header and the control of the mode."""
     before, wanted = (runtime.name, runtime.quantization), (str(model or "nano").strip(), quantization or None)
-    yield said("loading", "busy", model=Path(wanted[0]).name), gr.skip(), gr.skip()
     try:
-        talks.clear()  # they hold features of the model
-        runtime.use(*wanted)
-        runtime.get()
+        with line.place("model", "") as place:
+            for ahead, seconds in place.waits():
+                yield waiting(ahead, seconds), gr.skip(), gr.skip()
+            yield said("loading", "busy", model=Path(wanted[0]).name), gr.skip(), gr.skip()
+            talks.clear()  # they hold features of the model
+            try:
+                runtime.use(*wanted)
+                runtime.get()
+            except Exception:
+                runtime.use(*before)
+                raise
     except Exception as error:
-        runtime.use(*before)
         yield failed(error), gr.skip(), gr.skip()
         return
     mode = gr.update(choices=choices.modes(), value=choices.usual().mode)

@@ -9,7 +9,9 @@ import gradio as gr
 
 from app.copy import ERRORS, STATUS
 from app.session import Session
+from app.shared import runtime
 from latentomni.errors import LatentOmniError
+from latentomni.memory import is_out_of_memory
 
 __all__ = ["AnswerPage", "Page", "calm", "failed", "idle", "running", "said"]
 
@@ -59,9 +61,13 @@ def said(name: str, kind: str = "done", /, **values: Any) -> dict[str, str]:
 
 
 def failed(error: Exception) -> dict[str, str]:
-    """The status line for an error: its own sentence where it was made for people, else one for all; the rest is logged."""
+    """The status line for an error: its own sentence where it was made for people, else one for all; the rest is logged. Where memory ran
+    out, what can be done without is let go, so that the next question finds room."""
     if isinstance(error, LatentOmniError):
         return {"text": str(error), "kind": "error"}
+    if is_out_of_memory(error):
+        runtime.let_go()
+        return {"text": ERRORS["memory"], "kind": "error"}
     _LOG.error("a handler failed", exc_info=error)
     return {"text": ERRORS["unexpected"], "kind": "error"}
 

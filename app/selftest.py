@@ -39,7 +39,7 @@ def draw(session: Session, request: gr.Request) -> Iterator[Page]:
         yield Page(status=failed(error))
 
 
-@in_turn(AnswerPage)
+@in_turn(AnswerPage, "question")
 def take(session: Session, visitor: str, cancelled: Callable[[], bool]) -> Iterator[AnswerPage]:
     """Answer with latents and plain settings, then judge the answer."""
     if session.trial is None:

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from gradio.utils import get_upload_folder
 
 from app.library import library
+from app.runs import VISITOR
 from latentomni.config import MediaLimits, ReadingSpec
 from latentomni.memory import give_back
 
@@ -66,7 +68,7 @@ def new_folder() -> str:
     """A folder for one visitor's traces, beside the uploads."""
     uploads = Path(get_upload_folder())
     uploads.mkdir(parents=True, exist_ok=True)
-    return tempfile.mkdtemp(prefix="latentomni-", dir=uploads)
+    return tempfile.mkdtemp(prefix=VISITOR, dir=uploads)
 
 
 def remove_folder(session: Session) -> None:
@@ -82,6 +84,7 @@ class LazyRuntime:
         self.name, self.limits, self.quantization = name, limits, None
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
+        self.loaded_s = 0.0  # on the monotonic clock
         self._clips: OrderedDict[tuple[str, int, ReadingSpec], Clip] = OrderedDict()
 
     def use(self, name: str, quantization: str | None = None) -> None:
@@ -96,10 +99,23 @@ class LazyRuntime:
         return self._runtime is not None
 
     def get(self) -> "Runtime":
+        if (loaded := self._runtime) is not None:  # without the lock, which a process that was forked may find taken for ever
+            return loaded
         with self._lock:
             if self._runtime is None:
                 self._runtime = library().Runtime.load(self.name, self.limits, self.quantization)
+                self.loaded_s = time.monotonic()
             return self._runtime
+
+    def facts(self) -> dict[str, str | None]:
+        """weights, device and quantization of the model; None each before it is loaded."""
+        thinker = getattr(self._runtime, "thinker", None)
+        return {name: None if thinker is None else str(getattr(thinker, name)) for name in ("weights", "device", "quantization")}
+
+    def let_go(self) -> None:
+        """Forget the clips in memory: it ran out."""
+        self._clips.clear()
+        give_back()
 
     def read(self, path: str, cancelled: Callable[[], bool], reading: ReadingSpec) -> "Clip":
         """A clip in memory; follow-up questions find the last few already read."""

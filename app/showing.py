@@ -1,15 +1,16 @@
-"""What shows a session: the answer in the inspector, the questions so far, and what can be done with the answer."""
+"""What shows a session: the answer in the inspector, the questions so far, what can be done with the answer, its place in line."""
 
 from typing import Any
 
 import gradio as gr
 
 from app import copy, remarks
+from app.page import said
 from app.session import Session
 from latentomni.trace import Trace
 from visualizers.view import view
 
-__all__ = ["conversation", "showing"]
+__all__ = ["conversation", "showing", "waiting"]
 
 
 def showing(session: Session, trace: Trace | None = None) -> dict[str, Any]:
@@ -37,3 +38,10 @@ def conversation(session: Session, trace: Trace | None = None) -> dict[str, Any]
     findings = [] if is_running else list(session.turns[session.shown].findings)
     return {"turns": turns, "shown": session.shown, "is_running": is_running, "notices": said_about, "caption": facts, "findings": findings}
 
+
+
+def waiting(ahead: int, seconds: float | None) -> dict[str, str]:
+    """The status of a run that waits: how many are before it, and for how long where that is known."""
+    if seconds is None:
+        return said("in_line", "busy", ahead=ahead)
+    return said("in_line_for", "busy", ahead=ahead, seconds=round(seconds))

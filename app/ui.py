@@ -18,30 +18,42 @@ from app import (
     model_picker,
     runs_tab,
     selftest,
+    service,
 )
 from app.clips import LIMITS
 from app.components import Conversation, Examples, Guide, Inspector, Player, Status, Suggestions, page_head
 from app.copy import GUIDE, LABELS
 from app.gallery import cards
+from app.journal import log_to_stderr
 from app.lanes import AT_ONCE, BACKGROUND, MODEL
+from app.lent import IS_LENT
 from app.page import AnswerPage, Page, said
 from app.session import Session, remove_folder
 from app.settings import Settings
-from app.shared import runtime
+from app.shared import line, runs, runtime
 from app.theme import theme
+from latentomni.memory import limit_arenas
 
 __all__ = ["build", "launch"]
 
 _FILE_TYPES = ["video", "audio", ".mkv", ".avi", ".gif", ".zip"]
-_CLEANING_S = (3600, 24 * 3600)  # how often, and from which age on, files of visitors are deleted
+_CLEANING_S = 3600  # how often files of visitors are deleted
+_SESSIONS = 1000  # that gradio remembers, 0.25 MB each
 _SECRET = "latentomni"  # of what the browser keeps: nothing in it is secret, and it must outlive this server
 _TABS = {"matter": matter_tab, "map": map_tab, "attention": attention_tab, "compare": compare_tab, "runs": runs_tab}
 
 
 def build(settings: Settings) -> gr.Blocks:
     """The whole page, for the model of these settings."""
+    if settings.cache:  # every component remembers the folder that is set while it is made
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(settings.cache).absolute())
+        runs.owns_uploads = True
     runtime.use(settings.model, settings.quantization)
-    with gr.Blocks(title="LatentOmni", analytics_enabled=False, delete_cache=_CLEANING_S, fill_width=True) as demo:
+    if IS_LENT:  # what is on the GPU must be there before the first process is forked
+        runtime.get()
+    line.limits = runs.limits = settings.limits
+    cleaning_s = (_CLEANING_S, int(settings.limits.uploads_s))
+    with gr.Blocks(title="LatentOmni", analytics_enabled=False, delete_cache=cleaning_s, fill_width=True) as demo:
         parts = {
             "session": gr.State(Session(), delete_callback=remove_folder),
             "history": gr.BrowserState([], storage_key=runs_tab.STORAGE_KEY, secret=_SECRET),
@@ -53,7 +65,7 @@ def build(settings: Settings) -> gr.Blocks:
         with gr.Row(elem_id="columns"):
             with gr.Column(elem_id="left"):
                 _clip(parts)
-                controls = _question(parts)
+                controls = _question(parts, is_public=settings.is_public)
             with gr.Column(elem_id="right"), gr.Tabs(elem_id="tabs") as parts["tabs"]:
                 with gr.Tab(LABELS["tab_latents"], id="latents"):
                     _answer(parts)
@@ -89,7 +101,7 @@ def _clip(parts: dict[str, gr.Component]) -> None:
         parts["player"] = Player()
 
 
-def _question(parts: dict[str, gr.Component]) -> list[gr.Component]:
+def _question(parts: dict[str, gr.Component], *, is_public: bool) -> list[gr.Component]:
     """The question, its buttons and settings; returns the controls of `choices.Choices`."""
     parts["question"] = gr.Textbox(
         label=LABELS["question"], placeholder=LABELS["placeholder"], lines=1, max_lines=5, elem_id="question"
@@ -102,7 +114,7 @@ def _question(parts: dict[str, gr.Component]) -> list[gr.Component]:
     parts["status"] = Status(said("idle"), elem_id="status")
     parts["suggestions"] = Suggestions(elem_id="suggestions")
     controls = choices.controls(parts)
-    parts.update(model_picker.build_picker())
+    parts.update(model_picker.build_picker(is_public=is_public))
     with gr.Row(elem_id="selftest-row"):
         parts["selftest"] = gr.Button(LABELS["selftest"], size="sm", elem_id="selftest", min_width=90)
         gr.HTML(f'<p class="lo-quiet">{LABELS["selftest_intro"]}</p>', apply_default_css=False, min_width=150)
@@ -174,12 +186,17 @@ def _wire_settings(demo: gr.Blocks, parts: dict[str, gr.Component], controls: li
 
 
 def launch(demo: gr.Blocks, settings: Settings, **more) -> None:
-    """Serve the page until it is stopped; `more` goes to gradio's launch."""
-    if settings.cache:
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(settings.cache).absolute())
+    """Serve the page until it is stopped; `more` goes to gradio's launch, which returns at once with prevent_thread_lock."""
+    log_to_stderr(settings.log)
+    limit_arenas()
+    runs.sweep()
     css = Path(__file__).with_name("theme.css").read_text(encoding="utf-8")
-    demo.queue(max_size=64, default_concurrency_limit=8)
+    waiting = settings.limits.queue
+    demo.queue(max_size=64 + waiting, default_concurrency_limit=8)
     demo.launch(
         server_name=settings.host, server_port=settings.port, max_file_size=LIMITS.max_bytes, theme=theme(), css=css, head=page_head(),
-        footer_links=["settings"], run_history=False, ssr_mode=False, share=False, mcp_server=api.has_mcp(), **more,
+        footer_links=["settings"], run_history=False, ssr_mode=False, share=False, mcp_server=api.has_mcp(),
+        max_threads=40 + waiting, state_session_capacity=_SESSIONS, app_kwargs={"routes": service.routes()}, **{**more, "prevent_thread_lock": True},
     )  # fmt: skip
+    if not more.get("prevent_thread_lock"):
+        service.until_stopped(demo)

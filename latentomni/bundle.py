@@ -58,7 +58,9 @@ def save_bundle(path: str | Path, value: Any, schema: str, sound_hz: int) -> Non
         raise TraceError(
             f"This run needs {len(data) / 2**20:.0f} MB, and a trace may have 25 MB; ask about a shorter clip."
         )
-    Path(path).write_bytes(data)
+    part = Path(path).with_name(f".{Path(path).name}.part")  # a process that is killed leaves the former file, or none
+    part.write_bytes(data)
+    part.replace(path)
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes, compression: int) -> None:

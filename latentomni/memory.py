@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["available_bytes", "give_back", "is_out_of_memory", "peak_bytes"]
+__all__ = ["available_bytes", "give_back", "is_out_of_memory", "limit_arenas", "peak_bytes", "resident_bytes"]
 
+_ARENA_MAX = -8  # of mallopt
 _GROUP = Path("/sys/fs/cgroup")
 
 
@@ -26,6 +27,14 @@ def peak_bytes(device: Any = "cpu") -> int:
     import resource  # not on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def resident_bytes() -> int:
+    """Main memory that this process holds now; its peak where the system does not say."""
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"VmRSS:\s+(\d+) kB", status.read_text())):
+        return int(found[1]) * 1024
+    return peak_bytes()
 
 
 def available_bytes(device: Any) -> int | None:
@@ -51,6 +60,13 @@ def give_back() -> None:
         torch.cuda.empty_cache()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
+
+
+def limit_arenas() -> None:
+    """Let all threads share two of glibc's arenas. By default it makes eight a core, and each keeps the most that any run on one of its threads
+    took: a server whose runs go from thread to thread grows by that."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_ARENA_MAX, 2)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -32,6 +32,7 @@ DOORS = {
     "av": ("latentomni.media", "latentomni.tracks"),
     "bitsandbytes": ("latentomni.checkpoints",),
     "gradio": ("app",),
+    "gradio_client": ("latentomni.bench",),  # whose users come over the network
     "huggingface_hub": ("latentomni.checkpoints", "latentomni.commands.space", "latentomni.hub"),  # which reads a card as the Hub does
     "lmms_eval": ("latentomni.evaluation.lmms",),
     "moviepy": ("latentomni.avworld.writing", "latentomni.bench", "visualizers.reel"),  # the bench reads with it, as a peer
@@ -40,6 +41,8 @@ DOORS = {
     "plotly": ("visualizers",),
     "pyarrow": ("latentomni.evaluation.benchmarks",),
     "ray": ("latentomni.synthesis.engines",),
+    "spaces": ("app.lent",),  # there on Spaces of Hugging Face only
+    "starlette": ("app.service",),  # what gradio serves with
     "transformers": (
         "latentomni.checkpoint_files",
         "latentomni.checkpoints",
@@ -57,8 +60,9 @@ WITHOUT_TORCH = (*sorted(FOUNDATION), "latentomni.cli", "latentomni.commands.ins
 # one name per kind of component, text, setting, event
 MANY_NAMES = {"app.components": 15, "app.copy": 8, "latentomni.config": 9, "latentomni.events": 10}
 # of an extra, asked for where they are needed, or comes with one
-OPTIONAL = {"anywidget", "lmms_eval", "openai", "playwright", "pyarrow", "pydantic", "ray", "traitlets"}
+OPTIONAL = {"anywidget", "lmms_eval", "openai", "playwright", "pyarrow", "pydantic", "ray", "spaces", "traitlets"}
 DISTRIBUTIONS = {  # whose name is another than the import's
+    "gradio_client": "gradio-client",
     "huggingface_hub": "huggingface-hub",
     "imageio_ffmpeg": "imageio-ffmpeg",
     "PIL": "pillow",

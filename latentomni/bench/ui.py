@@ -5,25 +5,19 @@ Every wait is bounded, and server and browser end with the measurement, however 
 
 import logging
 import os
-import signal
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from latentomni.bench.browser import BROWSERS, FLAGS, find_browser
+from latentomni.bench.served import served
 from latentomni.errors import RequestError
 
 __all__ = ["bench_ui", "first_latents"]
 
-_ROOT = Path(__file__).parents[2]
-_START_S = 180
 _WAIT_MS = 120_000
 _LATENTS = 40
 _SEEDS = 20
@@ -63,7 +57,7 @@ def bench_ui(model: str = "nano", repeats: int = 5) -> dict[str, Any]:
     recorded answer with its latents and clip. RequestError where playwright or a browser is missing.
     """
     path = _browser_path()
-    with tempfile.TemporaryDirectory() as cache, _served(model, cache) as address, _page(address, path) as page, _explained(page):
+    with tempfile.TemporaryDirectory() as folder, served(model, folder) as app, _page(app.address, path) as page, _explained(page):
         opened_s = [_open_example(page, number) for number in range(repeats)]
         first_visit_s, *_ = _ask(page)
         found = [_ask(page) for _ in range(repeats)]
@@ -117,38 +111,6 @@ def _browser_path() -> str:
     if path is None:
         raise RequestError(f"bench ui needs one of the browsers {', '.join(BROWSERS)}, and found none; install chromium.")
     return path
-
-
-@contextmanager
-def _served(model: str, cache: str) -> Iterator[str]:
-    """The app's address; its process group is killed at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "app.py", "--model", model, "--host", "127.0.0.1", "--port", str(port)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False", "LATENTOMNI_CACHE": cache}
-    log = Path(cache, "app.log")  # a file, for a pipe that nobody reads stops the app once it is full
-    with log.open("wb") as words:
-        server = subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=words, stderr=words, start_new_session=True)
-    try:
-        _await_port(server, port, log)
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def _await_port(server: subprocess.Popen, port: int, log: Path) -> None:
-    deadline_s = time.monotonic() + _START_S
-    while time.monotonic() < deadline_s:
-        if server.poll() is not None:
-            raise RequestError(f"The app ended before it served: {log.read_text(errors='replace').strip()[-300:]}")
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise RequestError(f"The app did not serve within {_START_S} s; try again on a machine with less to do.")
 
 
 @contextmanager

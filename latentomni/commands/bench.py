@@ -18,11 +18,15 @@ def add_to(commands: Any) -> None:
         "Measure this code beside its peers, in one interleaved run each; a ratio is ours / peer.",
         "bench decode media --json",
         "bench decode --model runs/nano/checkpoint --n 20",
+        "bench load --users 1,4,16,32 --json",
+        "bench soak --minutes 60 --json",
     )
     parser.add_argument("names", metavar="NAME", nargs="+", choices=list(_BENCHES), help=" or ".join(_BENCHES))
     add_model(parser)
     parser.add_argument("--n", type=positive, help="repeats; default: the benchmark's own")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--users", metavar="N,N", type=_numbers, help="of load: how many ask at once; default: 1,4,16,32")
+    parser.add_argument("--minutes", metavar="M", type=positive, help="of soak; default: 2")
     parser.add_argument("--plot", metavar="FILE", type=new_file, help="where to draw drift, as SVG")
 
 
@@ -30,6 +34,8 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     plain = sorted(set(args.names) - _QUANTISED)
     require(args.quantization in (None, "none") or not plain, f"bench {' '.join(plain)} measures what is not quantised; leave --quantization out.")
     require(args.plot is None or "drift" in args.names, "--plot draws drift, which is not among the benchmarks named; add it, or leave --plot out.")
+    require(args.users is None or "load" in args.names, "--users is of load, which is not among the benchmarks named; add it, or leave --users out.")
+    require(args.minutes is None or "soak" in args.names, "--minutes is of soak, which is not among the benchmarks named; add it, or leave it out.")
     repeats = {} if args.n is None else {"repeats": args.n}
     about: dict[str, Any] = {"device": "cpu"}
     figures = {name: _BENCHES[name](args, repeats, about) for name in dict.fromkeys(args.names)}
@@ -106,6 +112,27 @@ def _ui(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]
     return bench_ui(args.model, **repeats)
 
 
+def _load(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
+    from latentomni import checkpoints
+    from latentomni.bench.load import bench_load
+
+    about.update(model=args.model, weights=checkpoints.load(args.model, device="meta").weights)
+    return bench_load(args.model, **({"users": args.users} if args.users else {}), **repeats)
+
+
+def _soak(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
+    from latentomni import checkpoints
+    from latentomni.bench.soak import bench_soak
+
+    about.update(model=args.model, weights=checkpoints.load(args.model, device="meta").weights)
+    return bench_soak(args.model, args.minutes or 2, args.seed)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers from 1 on, with commas between."""
+    return tuple(positive(part) for part in text.split(","))
+
+
 def _evidence(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
     from latentomni.bench.evidence import bench_evidence
     from visualizers.timeline import compute_timeline, plot_timeline
@@ -141,6 +168,6 @@ def _describe(thinker: Any, about: dict[str, Any]) -> None:
 _QUANTISED = {"decode", "prefill", "followup", "memory", "drift"}
 _BENCHES: dict[str, Callable[..., dict[str, Any]]] = {
     "decode": _decode, "prefill": _prefill, "followup": _followup, "memory": _memory,
-    "media": _media, "train": _train, "evidence": _evidence, "ui": _ui, "drift": _drift,
-    "synthesize": _synthesize,
+    "media": _media, "train": _train, "evidence": _evidence, "ui": _ui, "drift": _drift, "synthesize": _synthesize,
+    "load": _load, "soak": _soak,
 }  # fmt: skip

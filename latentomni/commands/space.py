@@ -1,23 +1,27 @@
-"""`space`: read this folder as a Hugging Face Space would, and say what would fail there."""
+"""`space`: read this folder as a Hugging Face Space would, say what would fail there, and write one that fits."""
 
 import argparse
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from latentomni.commands.arguments import add_command, new_folder
-from latentomni.errors import RequestError
+from latentomni.errors import RequestError, require
 
-__all__ = ["add_to", "check_space"]
+__all__ = ["add_to", "check_space", "write_space"]
 
 # Hub documentation, August 2026
 _NEEDED = ("title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "python_version", "app_file", "license", "short_description")
 _COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
 _PYTHONS = {"cpu": ("3.10", "3.11", "3.12"), "zerogpu": ("3.10", "3.12")}
 _ZEROGPU_TORCH = (8, 9, 10, 11)  # minor versions of torch 2
+_ZEROGPU_REQUIREMENT = f"torch>=2.{_ZEROGPU_TORCH[0]},<2.{_ZEROGPU_TORCH[-1] + 1}"
+_ZEROGPU_PYTHON = "3.12.12"
+_PUSHED = {"README.md", "LICENSE", "CHANGELOG.md", "app.py", "requirements.txt", "packages.txt", "app", "docs", "examples", "latentomni", "visualizers"}
 _MAX_WORDS, _MAX_FILE_BYTES, _MAX_BYTES = 60, 10**7, 10**9
 _REQUIREMENT = re.compile(r"([A-Za-z0-9][\w.-]*)>=([\d.]+),<([\d.]+)")
 _SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b|-----BEGIN [A-Z ]*PRIVATE KEY-----")
@@ -32,18 +36,26 @@ def add_to(commands: Any) -> None:
         "Read a folder as a Hugging Face Space would, and say what would fail there.",
         "space --check",
         "space --check --hardware zerogpu --json",
+        "space --write build/space --hardware zerogpu",
     )
-    parser.add_argument("--check", action="store_true", required=True, help="look, change nothing")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--check", action="store_true", help="look, change nothing")
+    what.add_argument("--write", metavar="DIR", type=new_folder, help="copy what a Space needs there, fitted to the hardware, and look at that")
     parser.add_argument("--hardware", choices=sorted(_PYTHONS), default="cpu", help="what the Space runs on; default: %(default)s")
     parser.add_argument("--folder", type=new_folder, default=Path(), metavar="DIR", help="default: this one")
 
 
 def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
-    findings = check_space(args.folder, args.hardware)
+    if args.write:
+        write_space(args.folder, args.write, args.hardware)
+    findings = check_space(args.write or args.folder, args.hardware)
     for finding in findings:
         say(finding)
-    say(f"{len(findings)} findings." if findings else "A Space can read this folder.")
-    return {"ok": not findings, "findings": findings, "hardware": args.hardware}
+    folder = args.write or args.folder
+    say(f"{len(findings)} findings." if findings else f"A Space can read {'this folder' if folder == Path() else folder}.")
+    if args.write and not findings:
+        say(f"Push it with: hf upload NAME/SPACE {folder} . --repo-type space")
+    return {"ok": not findings, "findings": findings, "hardware": args.hardware, "folder": str(folder)}
 
 
 def check_space(folder: Path, hardware: str = "cpu") -> list[str]:
@@ -52,6 +64,22 @@ def check_space(folder: Path, hardware: str = "cpu") -> list[str]:
     head, requirements = _head(folder / "README.md"), _requirements(folder / "requirements.txt")
     found = [*_of_head(head, folder, hardware), *_of_requirements(requirements, head, hardware), *_of_files(folder), *_of_examples(folder / "examples")]
     return found + (_of_zerogpu(folder) if hardware == "zerogpu" else [])
+
+
+def write_space(folder: Path, to: Path, hardware: str = "cpu") -> None:
+    """Copy what the app needs of a folder, with the versions of Python and torch that the hardware has. RequestError where `to` holds anything."""
+    require(not to.exists() or not any(to.iterdir()), f"{to} is not empty; give a new folder, or empty it.")
+    for path in _files(folder):
+        name = path.relative_to(folder)
+        if name.parts[0] in _PUSHED and not path.is_symlink():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, to / name)
+    if hardware == "zerogpu":
+        for name, pattern, fitting in (("README.md", r"(?m)^python_version:.*$", f'python_version: "{_ZEROGPU_PYTHON}"'),
+                                       ("requirements.txt", r"(?m)^torch>=.*$", _ZEROGPU_REQUIREMENT)):  # fmt: skip
+            text, count = re.subn(pattern, fitting, (to / name).read_text(encoding="utf-8"))
+            require(count == 1, f"{folder / name} has {count} lines where one like {fitting} belongs; write that.")
+            (to / name).write_text(text, encoding="utf-8")
 
 
 def _head(readme: Path) -> dict[str, Any]:
@@ -106,8 +134,7 @@ def _of_requirements(lines: list[str], head: dict[str, Any], hardware: str) -> I
     if hardware == "zerogpu" and "torch" in bounds:
         low, high = bounds["torch"]
         if low[:2] < (2, _ZEROGPU_TORCH[0]) or high[:2] > (2, _ZEROGPU_TORCH[-1] + 1):
-            fitting = f"torch>=2.{_ZEROGPU_TORCH[0]},<2.{_ZEROGPU_TORCH[-1] + 1}"
-            yield f"requirements.txt allows versions of torch that ZeroGPU does not take; write {fitting}."
+            yield f"requirements.txt allows versions of torch that ZeroGPU does not take; write {_ZEROGPU_REQUIREMENT}."
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -137,6 +164,8 @@ def _files(folder: Path) -> Iterable[Path]:
         listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=folder, capture_output=True, check=True)
         paths = [folder / name for name in listed.stdout.decode().split("\0") if name]
     except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
+        paths = []
+    if not paths:  # or a folder that a checkout around it ignores
         paths = [path for path in folder.rglob("*") if not _LEFT_OUT & set(path.relative_to(folder).parts)]
     return [path for path in paths if path.is_file() or path.is_symlink()]
 

@@ -7,7 +7,9 @@ import pytest
 
 from app import model_picker
 from app.choices import Choices
-from app.shared import runtime
+from app.settings import Settings
+from app.shared import line, runs, runtime
+from app.ui import build
 from latentomni.trace import Trace
 
 VALUES = tuple(vars(Choices(max_new_tokens=24)).values())
@@ -45,3 +47,15 @@ def test_a_model_that_cannot_be_loaded_leaves_the_former(visitor, clip, asked, b
             assert Trace.load(pages[-1].session.turns[-1].trace).answerer == "nano in nf4"
     finally:
         runtime.use(name)
+
+
+@pytest.mark.parametrize("is_public", [True, False])
+def test_in_public_nobody_can_load_another_model(is_public):
+    name, limits = runtime.name, line.limits
+    try:
+        demo = build(Settings(name, is_public=is_public))
+        assert any(block.elem_id == "load-model" for block in demo.blocks.values()) != is_public
+        assert any(function.fn is model_picker.load for function in demo.fns.values()) != is_public
+    finally:
+        runtime.use(name)
+        line.limits = runs.limits = limits

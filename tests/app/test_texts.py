@@ -69,6 +69,15 @@ def test_bad_use_ends_with_code_2(capsys):
     assert ended.value.code == 2 and "nf3" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("name", "value"), [("RUN_S", "soon"), ("QUEUE", "0"), ("KEEP_H", "-1"), ("RUNS_MIB", "inf"), ("LOG", "xml")])
+def test_a_variable_that_makes_no_sense_is_named(capsys, monkeypatch, name, value):
+    monkeypatch.setenv(f"LATENTOMNI_{name}", value)
+    with pytest.raises(SystemExit) as ended:
+        Settings.read([])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and f"LATENTOMNI_{name} is '{value}'" in said
+
+
 def test_every_text_of_the_page_has_its_chinese():
     cards = [words for group in copy.arms() for words in (group["title"], *(c[k] for c in group["arms"] for k in ("title", "text")))]
     choices = [words for named in copy.CHOICES.values() for words in named.values()]

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,13 +70,29 @@ def test_what_would_fail_there_is_named(folder, damage, said):
 
 
 def test_zerogpu_takes_some_versions_and_needs_an_entry(folder):
-    assert len(check_space(folder, "zerogpu")) == 3
+    assert [told.split()[0] for told in check_space(folder, "zerogpu")] == ["README.md", "requirements.txt"]
     change("README.md", 'python_version: "3.11"', 'python_version: "3.12"')(folder)
     lines = (folder / "requirements.txt").read_text().splitlines()
     (folder / "requirements.txt").write_text("\n".join("torch>=2.8,<2.12" if line.startswith("torch") else line for line in lines))
-    assert [told.split()[0] for told in check_space(folder, "zerogpu")] == ["No"]
-    (folder / "app" / "zero.py").write_text("import spaces\n\n\n@spaces.GPU\ndef answer(): ...\n")
     assert check_space(folder, "zerogpu") == []
+    (folder / "app" / "lent.py").unlink()
+    assert [told.split()[0] for told in check_space(folder, "zerogpu")] == ["No"]
+
+
+@pytest.mark.parametrize("hardware", ["cpu", "zerogpu"])
+def test_what_is_written_for_a_space_passes_its_own_check(tmp_path, capsys, hardware):
+    out = tmp_path / "space"
+    assert main(["space", "--write", str(out), "--folder", str(ROOT), "--hardware", hardware, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["ok"], told["findings"], told["folder"]) == (True, [], str(out))
+    assert check_space(out, hardware) == []
+    torch = next(line for line in (out / "requirements.txt").read_text().splitlines() if line.startswith("torch>"))
+    assert (torch == "torch>=2.8,<2.12") == (hardware == "zerogpu")
+    assert (out / "app" / "ui.py").read_bytes() == (ROOT / "app" / "ui.py").read_bytes() and not (out / "tests").exists()
+    done = subprocess.run([sys.executable, "-c", "import app.ui, latentomni, sys; print(latentomni.__file__)"], cwd=out, capture_output=True, text=True)
+    assert done.stdout.strip() == str(out / "latentomni" / "__init__.py"), done.stderr
+    assert main(["space", "--write", str(out), "--folder", str(ROOT)]) == 2
+    assert "is not empty" in capsys.readouterr().err
 
 
 def test_without_git_all_but_what_running_makes_is_looked_at(folder, monkeypatch):

@@ -18,13 +18,12 @@ __all__ = ["FAILED", "TASKS", "asked", "documents", "messages", "process_results
 FAILED = "[!]"  # in the place of an answer; no letter, so that no task's parser finds an option in it
 TASKS = Path(__file__).parent / "tasks"
 _AVWORLD = "avworld"
-_FOLDERS = "LATENTOMNI_DATA"
 
 
 def documents(dataset: Any) -> Any:
     """A task's data file, which names its benchmark, as the dataset of its questions. dataset: a `datasets.Dataset`; so is what is returned."""
-    root = os.environ.get(_FOLDERS, "")
-    require(bool(root), f"{_FOLDERS} is not set; give the folder that holds a folder of each benchmark.")
+    root = os.environ.get("LATENTOMNI_DATA", "")
+    require(bool(root), "LATENTOMNI_DATA is not set; give the folder that holds a folder of each benchmark.")
     name = dataset[0]["benchmark"]
     return dataset.from_list(rows(name, Path(root) / name))
 
