@@ -218,12 +218,15 @@ class ReadingSpec:
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """What a file may be before it is refused."""
+    """What a file may be before it is refused. max_read_s, max_memory_bytes: what reading it in a process of its own may take."""
 
     max_duration_s: float = 600.0
     max_bytes: int = 512 * 2**20
     max_frame_pixels: int = 8192 * 8192
     max_frames: int = 768
+    max_streams: int = 64
+    max_read_s: float = 300.0
+    max_memory_bytes: int = 4 * 2**30
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -111,7 +111,7 @@ def within(module: str, prefixes) -> bool:
 def place(module: str) -> str:
     if module in FOUNDATION or module == "latentomni":
         return "foundation"
-    if module in ("latentomni.media", "latentomni.tracks"):
+    if module in ("latentomni.isolation", "latentomni.media", "latentomni.tracks"):
         return "media"
     if module in RUNTIME:
         return "runtime"
