@@ -117,6 +117,7 @@ def _exchanged(child: subprocess.Popen, request: dict[str, Any], received: Calla
     if kind == "memory":
         raise MemoryError
     if kind in _ERRORS and isinstance(text, str):
+        text = text.replace(request["path"], Path(request["path"]).name)  # a server's folders are nobody's business
         raise _ERRORS[kind]("".join(c if c.isprintable() else "\ufffd" for c in text[:_MAX_CHARS]))
     if kind is not None:
         raise _Unfit(f"it failed with {text!r:.400}")

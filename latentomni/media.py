@@ -215,12 +215,11 @@ def _shortcomings(info: MediaInfo, fps: float, picture: Picture, waveform: np.nd
 
 
 def _checked(file: Path, limits: MediaLimits) -> Path:
-    """Refuse what the file system alone gives away. A server's folders are nobody's business, so a full path is not repeated."""
-    shown = file.name if file.is_absolute() else file
+    """Refuse what the file system alone gives away."""
     if not file.exists():
-        raise MediaError(f"There is no file {shown}; check the path.")
+        raise MediaError(f"There is no file {file}; check the path.")
     if not file.is_file():
-        raise MediaError(f"{shown} is a folder or a device; give one video or sound file.")
+        raise MediaError(f"{file} is a folder or a device; give one video or sound file.")
     size_bytes = file.stat().st_size
     if size_bytes == 0:
         raise MediaError(f"{file.name} is empty (0 bytes); record or download it again.")

@@ -19,7 +19,7 @@ import numpy as np
 
 from latentomni.bundle import load_bundle, save_bundle
 from latentomni.clock import SAMPLE_RATE_HZ, Window
-from latentomni.errors import RequestError, TraceError
+from latentomni.errors import RequestError, TraceError, plain
 from latentomni.events import (
     ClipRecord,
     Event,
@@ -305,7 +305,7 @@ def _kept_latent(step: LatentStep) -> Latent:
 
 def _require(condition: bool, what: str) -> None:
     if not condition:
-        raise TraceError(f"This trace does not fit together: {what}; export the trace again.")
+        raise TraceError(f"This trace does not fit together: {plain(what)}; export the trace again.")
 
 
 def _check_array(name: str, array: np.ndarray, dtype: type, shape: tuple[int | None, ...]) -> None:

@@ -48,7 +48,7 @@ HEAVY = ("torch", "transformers", "av", "PIL", "gradio", "plotly", "moviepy", "t
 WITHOUT_TORCH = (*sorted(FOUNDATION), "latentomni.cli", "latentomni.commands.inspect", "visualizers.notebook", "visualizers.page")
 
 # one name per kind of component, text, setting, event
-MANY_NAMES = {"app.components": 15, "app.copy": 8, "latentomni.config": 9, "latentomni.events": 10}
+MANY_NAMES = {"app.components": 15, "app.copy": 8, "latentomni.config": 9, "latentomni.errors": 8, "latentomni.events": 10}
 OPTIONAL = {"anywidget", "playwright", "pyarrow", "traitlets"}  # of an extra, asked for where they are needed; the second comes with the first
 DISTRIBUTIONS = {  # whose name is another than the import's
     "huggingface_hub": "huggingface-hub",

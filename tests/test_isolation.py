@@ -59,8 +59,7 @@ def test_refusals_are_those_of_the_reader(tmp_path, path):
             with pytest.raises((MediaError, RequestError)) as refusal:
                 read(file, **settings)
             said.append((type(refusal.value), str(refusal.value)))
-        assert said[0] == said[1]
-        assert str(tmp_path) not in said[0][1]
+        assert said[1] == (said[0][0], said[0][1].replace(str(file), file.name)), "the folder is not told"
 
 
 def test_a_reader_that_takes_too_long_is_ended(path):
