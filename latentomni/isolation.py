@@ -90,10 +90,12 @@ def _asked(
                 if cancelled is not None and cancelled():
                     raise MediaError(f"Reading {path.name} was stopped.")
                 if time.monotonic() > deadline_s:
+                    _log.warning("the reader of %r took more than %g s", path.name, limit_s)
                     raise MediaError(f"{path.name} takes more than {limit_s:g} s to read; cut it shorter or scale it down.")
             return answer.result()
         except MemoryError:
             most = f"{limits.max_memory_bytes >> 20} MiB"
+            _log.warning("the reader of %r took more than %s", path.name, most)
             raise MediaError(f"{path.name} needs more than {most} of memory to be read; cut it shorter or scale it down.") from None
         except (_Unfit, OSError) as error:
             child.kill()

@@ -40,7 +40,7 @@ from latentomni.errors import RequestError
         (lambda: ReadingSpec(start_s=3, end_s=3.05), r"at least 0.1 s after its start, got 3.0 to 3.05 s"),
         (lambda: ReadingSpec(end_s=float("nan")), "cut ends"),
         (lambda: ReadingSpec(picture=False, sound=False), "both switched off"),
-        (lambda: ReadingSpec.from_dict({"fps": "fast"}), "needs numbers"),
+        (lambda: ReadingSpec.from_dict({"fps": "fast"}), "fps must be a number, got 'fast'"),
         (lambda: ReadingSpec.from_dict({"speed": 2}), r"unknown reading settings \['speed'\]"),
         (lambda: LatentSpec().changed({"rows": 3}), r"unknown latent settings \['rows'\]; known are \['flow', 'instants', 'positions'\]"),
         (lambda: LatentSpec().changed({"instants": 65}), "1 to 64 instants, got 65"),

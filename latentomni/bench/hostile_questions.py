@@ -56,7 +56,8 @@ def _ask(rng: np.random.Generator, number: int, runtime: Runtime, clip: Clip) ->
 def _change(rng: np.random.Generator, number: int, runtime: Runtime, clip: Clip, members: dict[str, bytes]) -> None:
     header = json.loads(members["trace.json"])
     name = _CHANGED[number % len(_CHANGED)]
-    header[name] = damaged_json(rng, [header[name]])[0] if rng.random() < 0.9 else header[name]
+    if rng.random() < 0.9:  # else it is as the model wrote it, and is changed as it should be
+        header |= damaged_json(rng, {name: header[name]})
     _FILE.write_bytes(packed({**members, "trace.json": json.dumps(header).encode()}))
     trace = Trace.load(_FILE)
     ReadingSpec.from_dict(trace.reading or {})

@@ -5,6 +5,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def trace_feeder(kind: str, attacked: Attacked) -> Callable[[np.random.Generator
     asked(attacked)[2].save(_FILE)
     whole = _FILE.read_bytes()
     members = unpacked(whole)
-    made = _made(members, whole)
+    made = [cache(make) for make in _made(members, whole)]
 
     def feed(rng: np.random.Generator, number: int) -> None:
         _FILE.write_bytes(made[number % len(made)]() if kind == "traces_made" else _damaged(rng, number, members, whole))

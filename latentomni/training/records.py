@@ -232,8 +232,10 @@ def _media_problems(row: Any, folder: Path, look: Callable[[Path], float]) -> li
         return []
     try:
         duration_s = look(folder / media)
-    except (MediaError, OSError, ValueError) as error:  # a path may be too long, or hold a zero byte
+    except MediaError as error:
         return [str(error)]
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return [f"'media' is no path of a file, got {_shown(media)}; name the clip's file"]
     segments = row.get("segments")
     ends_s = [s.get("end_s") if isinstance(s, dict) else None for s in (segments if isinstance(segments, list) else [])]
     return [

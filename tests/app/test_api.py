@@ -3,7 +3,9 @@
 import ast
 import asyncio
 import socket
+from pathlib import Path
 
+import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -14,6 +16,7 @@ from app.settings import Settings
 from app.ui import build, launch
 from latentomni.trace import Trace
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = {"/ask_video", "/get_trace", "/decode_latent", "/intervene"}
 
 
@@ -58,6 +61,62 @@ def test_refusals_are_sentences(client, clip):
         client.predict("x" * 22, api_name="/get_trace")
     with pytest.raises(AppError, match=r"unknown Mode 'aloud'"):
         client.predict(handle_file(clip), "What is seen?", "aloud", api_name="/ask_video")
+
+
+def _upload(path):
+    return {"path": str(path), "meta": {"_type": "gradio.FileData"}, "orig_name": "x.mp4"}
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/proc/self/environ", "../../../../etc/passwd", "app.py", "file:///etc/passwd", str(EXAMPLES / "index.json")])
+def test_a_file_of_the_server_is_not_read_for_a_program(client, path):
+    """The request as it travels: the client library itself would upload a file of ours."""
+    with pytest.raises(AppError) as refusal:
+        client.predict(_upload(path), "What is seen?", max_new_tokens=4, api_name="/ask_video")
+    assert "root:" not in str(refusal.value)
+    answer = httpx.get(f"{client.src}gradio_api/file={path}")
+    assert answer.status_code in (403, 404) and "root:" not in answer.text
+
+
+@pytest.mark.parametrize("field", ["path", "url"])
+def test_no_address_is_fetched(client, field):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/secret.mp4"
+        with pytest.raises(AppError):
+            client.predict({**_upload("gone.mp4"), field: address}, "What is seen?", max_new_tokens=4, api_name="/ask_video")
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"question": 7}, r"A question is text, got 7; type it in words\."),
+        ({"question": ["a"]}, r"A question is text, got \['a'\]; type it in words\."),
+        ({"question": ""}, r"The question is empty"),
+        ({"max_new_tokens": "many"}, r"max_new_tokens must be a whole number, got 'many'\."),
+        ({"temperature": None}, r"temperature must be a number, got None\."),
+        ({"seed": 10**30}, r"seed must be a whole number"),
+        ({"mode": {"a": 1}}, r"unknown Mode"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused_in_a_sentence(client, clip, values, said):
+    given = {"question": "What is seen?", "max_new_tokens": 4, **values}
+    with pytest.raises(AppError, match=said):
+        client.predict(handle_file(clip), **given, api_name="/ask_video")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [("/ask_video", None, "What?"), ("/ask_video", "x.mp4", "What?"), ("/ask_video", 7, "What?"), ("/ask_video", [], "What?"), ("/get_trace", "../../etc/passwd"), ("/get_trace", 7),
+     ("/get_trace", None), ("/decode_latent", "x" * 22, "a", []), ("/decode_latent", {}, 0, 0), ("/intervene", "..", 5), ("/intervene", "x" * 22, "zero", None, None, 3, "a", "b")],
+)  # fmt: skip
+def test_requests_of_the_wrong_shape_are_refused_in_a_sentence(client, values, caplog):
+    name, *given = values
+    with pytest.raises(AppError) as refusal:
+        client.predict(*given, api_name=name)
+    assert not [record for record in caplog.records if record.message == "a handler failed"]
+    assert str(refusal.value).strip() and "Traceback" not in str(refusal.value)
 
 
 def test_an_agent_finds_the_four_tools_and_decodes_a_latent(client, clip):

@@ -7,6 +7,7 @@ without problems must be read.
 """
 
 import json
+import os
 import sys
 import wave
 from pathlib import Path
@@ -24,9 +25,10 @@ from tests.fuzz.findings import Findings, mutated
 
 
 def main() -> None:
-    corpus = Path(sys.argv[1])
+    corpus = Path(sys.argv[1]).absolute()
     findings = Findings(corpus)
-    path = findings.scratch / "fuzzed.jsonl"
+    os.chdir(findings.scratch)  # paths that a user typed may be repeated
+    path = Path("fuzzed.jsonl")
     with wave.open(str(findings.scratch / "a.wav"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(2 * 12 * 8000))
@@ -44,6 +46,7 @@ def main() -> None:
                 for record in read_records(path):
                     turns(record, Style.LATENTOMNI), turns(record, Style.DIRECT), turns(record, Style.VANILLA_SFT)
 
+    sys.argv[1] = str(corpus)
     atheris.Setup(sys.argv, test, custom_mutator=mutated)
     atheris.Fuzz()
 
