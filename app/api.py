@@ -1,6 +1,7 @@
 """Named endpoints for programs and agents: the same runs as on the page, without a page. Served as MCP tools where `mcp` is installed."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 from gradio import FileData
+from gradio.utils import get_upload_folder
 
 from app import copy
 from app.library import library
@@ -15,11 +17,12 @@ from app.page import failed
 from app.shared import runs, runtime
 from latentomni.clock import Window
 from latentomni.config import ReadingSpec, SamplingSpec
-from latentomni.errors import RequestError
+from latentomni.errors import RequestError, plain, require
 from latentomni.trace import Trace
 
 __all__ = ["ask_video", "decode_latent", "get_trace", "has_mcp", "intervene", "publish"]
 
+_KINDS = {str: "text", int: "a whole number", float: "a number"}
 _LANE = {"concurrency_id": "model", "concurrency_limit": 1}
 
 
@@ -48,25 +51,46 @@ def ask_video(video: FileData, question: str, mode: str = "latent", seed: int = 
         The run's id (`run`), which the other tools take, the answer, the text around its blocks, tokens, seconds, and the blocks:
         window in seconds and, per latent, modality, time and the moment of the clip it is most similar to.
     """
-    sampling = SamplingSpec(float(temperature), seed=int(seed), max_new_tokens=int(max_new_tokens))
-    path = video["path"] if isinstance(video, dict) else video.path
+    sampling = SamplingSpec(float(temperature), seed=seed, max_new_tokens=max_new_tokens)
+    path = _uploaded(video)
     model = runtime.get()
     trace = model.answer(runtime.read(path, lambda: False, ReadingSpec()), question, mode, sampling)
     run, _ = runs.keep(trace, Path(path).stem, clip=path)
     return {"run": run, **_told(trace)}
 
 
+def _uploaded(video: Any) -> str:
+    """The file of an upload. RequestError for any other: gradio holds a path against its folder only where the request calls it a file."""
+    path = video.get("path") if isinstance(video, dict) else getattr(video, "path", None)
+    try:
+        is_upload = Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
+    except (TypeError, ValueError, OSError):  # no path at all
+        is_upload = False
+    require(is_upload, copy.ERRORS["no_upload"])
+    return str(path)
+
+
 def _spoken(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """The endpoint, whose refusals reach the caller as a sentence."""
+    """The endpoint, to which values come as its hints say, and whose refusals reach the caller as a sentence."""
 
     @functools.wraps(endpoint)
     def wrapped(*values: Any, **named: Any) -> Any:
         try:
-            return endpoint(*values, **named)
+            given = inspect.signature(endpoint).bind(*values, **named).arguments
+            return endpoint(**{name: _typed(name, value, endpoint.__annotations__[name]) for name, value in given.items()})
         except Exception as error:
             raise gr.Error(failed(error)["text"]) from error
 
     return wrapped
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    """A value as JSON gave it. RequestError where it is of another kind than the hint says; a file is looked at later."""
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    fits = isinstance(value, int | float if kind is float else kind) and not isinstance(value, bool)
+    require(kind not in _KINDS or fits, f"{name} must be {_KINDS.get(kind)}, got {plain(repr(value), 40)}.")
+    return value
 
 
 def get_trace(run: str) -> FileData:
@@ -94,8 +118,8 @@ def decode_latent(run: str, block: int = 0, latent: int = 0) -> dict:
         modality, time_s (its place on the clip's clock), p (against latents of other clips), and the moments, best first.
     """
     trace = Trace.load(runs.find(run))
-    matches = trace.evidence(int(latent), int(block))
-    return {**_latent(trace.blocks[int(block)].latents[int(latent)]), "moments": [_moment(match) for match in matches]}
+    matches = trace.evidence(latent, block)
+    return {**_latent(trace.blocks[block].latents[latent]), "moments": [_moment(match) for match in matches]}
 
 
 def intervene(
@@ -120,8 +144,8 @@ def intervene(
     trace, clip = Trace.load(runs.find(run)), runs.clip(run)
     if clip is None:
         raise RequestError(copy.ERRORS["no_clip_in_trace"])
-    window = Window(float(start_s), float(end_s)) if end_s > start_s else None
-    change = library().Change(arm, block=None if block < 0 else int(block), latent=None if latent < 0 else int(latent), modality=modality, window=window)
+    window = _window(start_s, end_s) if end_s > start_s else None
+    change = library().Change(arm, block=None if block < 0 else block, latent=None if latent < 0 else latent, modality=modality, window=window)
     read = runtime.read(clip, lambda: False, ReadingSpec.from_dict(trace.reading or {}))
     outcome = library().rerun(runtime.get(), read, trace, change)
     after, _ = runs.keep(outcome.after, Path(clip).stem, clip=clip)
@@ -132,6 +156,13 @@ def intervene(
         "control": control and {"what": control.what, "answer": control.answer, "flipped": control.flipped, "margin_change": control.margin_change},
         "notices": list(outcome.notices),
     }  # fmt: skip
+
+
+def _window(start_s: float, end_s: float) -> Window:
+    try:
+        return Window(float(start_s), float(end_s))
+    except (ValueError, OverflowError):
+        raise RequestError(f"A window lies within the clip, got {start_s:.6g} to {end_s:.6g} s; give other seconds.") from None
 
 
 def _told(trace: Trace) -> dict[str, Any]:

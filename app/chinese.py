@@ -140,6 +140,7 @@ TEXTS = {
     "No latent is chosen; click one in the tab Latents, then come back.": "没有选中隐变量；请先在“隐变量”页点选一个。",
     "The window ends before it begins; give a later end.": "窗口的终点早于起点；请给出更晚的终点。",
     "Two different runs are needed; choose a first and a second one.": "需要两次不同的运行；请各选一个。",
+    "There is no such upload; send the file itself, from where the program runs.": "没有这个上传文件；请从程序所在之处发送文件本身。",
     "There is no run of that name here; it may have been deleted, runs are kept for a week.": "这里没有这次运行；可能已删除，运行只保留一周。",
     "An answer is being computed; stop it first, or wait until it is done.": "正在计算回答；请先停止，或等它完成。",
     "That is no longer there; reload the page.": "它已不在；请刷新页面。",

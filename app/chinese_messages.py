@@ -27,6 +27,11 @@ MESSAGES = {
     "{} has frames of {}x{} pixels, too many to read; scale it down.": "{1} 的画面为 {2}x{3} 像素，太大而无法读取；请缩小。",
     "{} is encrypted (DRM); use a copy without protection.": "{1} 已加密（DRM）；请使用没有保护的副本。",
     "Reading {} was stopped.": "已停止读取 {1}。",
+    "{} holds {}; export it with one picture and one sound.": "{1} 含有 {2}；请导出为一路画面和一路声音。",
+    "{} streams, more than the {} allowed": "{1} 路流，超过允许的 {2} 路",
+    "{} takes more than {} s to read; cut it shorter or scale it down.": "读取 {1} 超过 {2} 秒；请剪短或缩小。",
+    "{} needs more than {} of memory to be read; cut it shorter or scale it down.": "读取 {1} 需要超过 {2} 的内存；请剪短或缩小。",
+    "{} cannot be read, because reading it broke the decoder; save it as mp4 first.": "无法读取 {1}，因为解码器因它而崩溃；请先另存为 mp4。",
     # what of a file is missing
     "Read from {} to {} s of the file.": "读取了文件的第 {1} 到 {2} 秒。",
     "The file breaks off: {} of {} seconds could be read.": "文件中断：{2} 秒中只能读取 {1} 秒。",

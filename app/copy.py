@@ -147,6 +147,7 @@ ERRORS = {
     "no_latent": "No latent is chosen; click one in the tab Latents, then come back.",
     "no_window": "The window ends before it begins; give a later end.",
     "no_pair": "Two different runs are needed; choose a first and a second one.",
+    "no_upload": "There is no such upload; send the file itself, from where the program runs.",
     "no_run": "There is no run of that name here; it may have been deleted, runs are kept for a week.",
     "busy": "An answer is being computed; stop it first, or wait until it is done.",
     "gone": "That is no longer there; reload the page.",

@@ -73,7 +73,12 @@ def read_isolated(
 
 
 def _asked(
-    path: Path, request: dict[str, Any], limits: MediaLimits, limit_s: float, cancelled: Callable[[], bool] | None, received: Callable[..., Any]
+    path: Path,
+    request: dict[str, Any],
+    limits: MediaLimits,
+    limit_s: float,
+    cancelled: Callable[[], bool] | None,
+    received: Callable[..., Any],
 ) -> Any:
     """What `received` makes of the answer of a fresh process, which has ended when this returns."""
     request = {**request, "path": str(path), "limit_s": limit_s}
@@ -91,16 +96,22 @@ def _asked(
                     raise MediaError(f"Reading {path.name} was stopped.")
                 if time.monotonic() > deadline_s:
                     _log.warning("the reader of %r took more than %g s", path.name, limit_s)
-                    raise MediaError(f"{path.name} takes more than {limit_s:g} s to read; cut it shorter or scale it down.")
+                    raise MediaError(
+                        f"{path.name} takes more than {limit_s:g} s to read; cut it shorter or scale it down."
+                    )
             return answer.result()
         except MemoryError:
             most = f"{limits.max_memory_bytes >> 20} MiB"
             _log.warning("the reader of %r took more than %s", path.name, most)
-            raise MediaError(f"{path.name} needs more than {most} of memory to be read; cut it shorter or scale it down.") from None
+            raise MediaError(
+                f"{path.name} needs more than {most} of memory to be read; cut it shorter or scale it down."
+            ) from None
         except (_Unfit, OSError) as error:
             child.kill()
             _log.warning("the reader of %r ended with status %s: %s", path.name, child.wait(), error)
-            raise MediaError(f"{path.name} cannot be read, because reading it broke the decoder; save it as mp4 first.") from None
+            raise MediaError(
+                f"{path.name} cannot be read, because reading it broke the decoder; save it as mp4 first."
+            ) from None
         finally:
             child.kill()  # the receiver then finds the end of the pipe
 
@@ -133,13 +144,19 @@ def _received_info(header: dict[str, Any], _: BinaryIO) -> MediaInfo:
     info = MediaInfo(**header["info"])
     for name, kind in MediaInfo.__annotations__.items():
         value = getattr(info, name)
-        fits = isinstance(value, kind) and not isinstance(value, bool) and (not isinstance(value, float) or math.isfinite(value))
+        fits = (
+            isinstance(value, kind)
+            and not isinstance(value, bool)
+            and (not isinstance(value, float) or math.isfinite(value))
+        )
         if not fits:
             raise _Unfit(f"{name} is {value!r:.80}")
     return info
 
 
-def _received_clip(header: dict[str, Any], pipe: BinaryIO, path: Path, limits: MediaLimits, most_pixels: int, reading: ReadingSpec) -> Clip:
+def _received_clip(
+    header: dict[str, Any], pipe: BinaryIO, path: Path, limits: MediaLimits, most_pixels: int, reading: ReadingSpec
+) -> Clip:
     count, height_px, width_px = (int(n) for n in header["frames"])
     samples, duration_s = header["samples"], float(header["duration_s"])
     most_samples = round((limits.max_duration_s + 2) * SAMPLE_RATE_HZ)
@@ -153,7 +170,9 @@ def _received_clip(header: dict[str, Any], pipe: BinaryIO, path: Path, limits: M
         raise _Unfit("its clip is not finite")
     of_file, sha256 = hashes(path, reading)
     notices = tuple(note[:_MAX_CHARS] for note in header["notices"])
-    return Clip(frames, times_s, waveform, duration_s, float(header["sample_fps"]), sha256, path.name, notices, reading, of_file)
+    return Clip(
+        frames, times_s, waveform, duration_s, float(header["sample_fps"]), sha256, path.name, notices, reading, of_file
+    )
 
 
 def _array(pipe: BinaryIO, shape: tuple[int, ...], dtype: type) -> np.ndarray:
@@ -192,7 +211,9 @@ def _made(request: dict[str, Any], limits: MediaLimits) -> tuple[dict[str, Any],
     if "fps" not in request:
         return {"info": asdict(probe(request["path"], limits))}, []
     reading = ReadingSpec.from_dict(request["reading"])
-    clip = read_clip(request["path"], fps=request["fps"], max_pixels=request["max_pixels"], limits=limits, reading=reading)
+    clip = read_clip(
+        request["path"], fps=request["fps"], max_pixels=request["max_pixels"], limits=limits, reading=reading
+    )
     arrays = [clip.frame_times_s, clip.frames, *([] if clip.waveform is None else [clip.waveform])]
     header = {
         "frames": clip.frames.shape[:3], "samples": None if clip.waveform is None else len(clip.waveform), "duration_s": float(clip.duration_s),
@@ -208,7 +229,12 @@ def _confine(limits: MediaLimits, limit_s: float) -> None:
     except ImportError:  # Windows
         return
     most_s = math.ceil(limit_s * (os.cpu_count() or 1)) + 1
-    for name, most in (("RLIMIT_AS", limits.max_memory_bytes), ("RLIMIT_CPU", most_s), ("RLIMIT_FSIZE", 0), ("RLIMIT_CORE", 0)):
+    for name, most in (
+        ("RLIMIT_AS", limits.max_memory_bytes),
+        ("RLIMIT_CPU", most_s),
+        ("RLIMIT_FSIZE", 0),
+        ("RLIMIT_CORE", 0),
+    ):
         with suppress(ValueError, OSError):  # a limit that the system has but does not let be set
             resource.setrlimit(getattr(resource, name), (most, most))
 

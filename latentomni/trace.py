@@ -298,8 +298,8 @@ def _averaged(sound: np.ndarray, factor: int) -> np.ndarray:
 def _kept_latent(step: LatentStep) -> Latent:
     kept = {f.name: getattr(step, f.name) for f in fields(Latent) if f.name != "p_corrected"}
     kept["vector"], kept["time_s"] = _float16(step.vector), float(step.time_s)
-    for name, plain in (("scores", _float16), ("cell_scores", _float16), ("p", float), ("null_level", float)):
-        kept[name] = None if kept[name] is None else plain(kept[name])
+    for name, kind in (("scores", _float16), ("cell_scores", _float16), ("p", float), ("null_level", float)):
+        kept[name] = None if kept[name] is None else kind(kept[name])
     return Latent(**kept, p_corrected=None)
 
 

@@ -15,7 +15,12 @@ from latentomni.isolation import probe_isolated, read_isolated
 from latentomni.media import probe, read_clip
 from tests.media_files import drawn, write
 
-FILES = {"a.mp4": ("libx264", "aac"), "b.webm": ("libvpx", "libopus"), "mute.mkv": ("libx264", None), "sound.wav": (None, "pcm_s16le")}
+FILES = {
+    "a.mp4": ("libx264", "aac"),
+    "b.webm": ("libvpx", "libopus"),
+    "mute.mkv": ("libx264", None),
+    "sound.wav": (None, "pcm_s16le"),
+}
 
 
 def children() -> list[int]:
@@ -70,9 +75,15 @@ def test_a_reader_that_takes_too_long_is_ended(path):
 
 @pytest.mark.skipif(os.name != "posix", reason="this system sets no limits")
 def test_a_reader_that_takes_too_much_memory_is_refused(tmp_path):
-    path = write(tmp_path / "clip.mkv", "libx264", pictures=[drawn(i, 448, 448) for i in range(2)], times_ms=[0, 25_000])
-    with pytest.raises(MediaError, match=r"^clip\.mkv needs more than 400 MiB of memory to be read; cut it shorter or scale it down\.$"):
-        read_isolated(path, reading=ReadingSpec(fps=29), limits=MediaLimits(max_memory_bytes=400 * 2**20))  # the frames alone take 430
+    path = write(
+        tmp_path / "clip.mkv", "libx264", pictures=[drawn(i, 448, 448) for i in range(2)], times_ms=[0, 25_000]
+    )
+    with pytest.raises(
+        MediaError, match=r"^clip\.mkv needs more than 400 MiB of memory to be read; cut it shorter or scale it down\.$"
+    ):
+        read_isolated(
+            path, reading=ReadingSpec(fps=29), limits=MediaLimits(max_memory_bytes=400 * 2**20)
+        )  # the frames alone take 430
     assert len(read_isolated(path, limits=MediaLimits(max_memory_bytes=400 * 2**20)).frames) == 51
 
 
@@ -84,7 +95,9 @@ def test_a_reader_that_crashes_is_a_sentence(path, sign):
             os.kill(pid, sign)
         return False
 
-    with pytest.raises(MediaError, match=r"^clip\.mp4 cannot be read, because reading it broke the decoder; save it as mp4 first\.$"):
+    with pytest.raises(
+        MediaError, match=r"^clip\.mp4 cannot be read, because reading it broke the decoder; save it as mp4 first\.$"
+    ):
         read_isolated(path, cancelled=crash)
     assert not children()
 
@@ -136,7 +149,13 @@ def test_a_playlist_opens_no_other_file_and_no_address(tmp_path, kind, suffix):
 
 @pytest.mark.parametrize(
     "address",
-    ["http://127.0.0.1:9/x.mp4", "concat:/etc/passwd|/etc/hosts", "data:video/mp4;base64,AAAA", "subfile,,start,0,end,0,,:/etc/passwd", "pipe:0"],
+    [
+        "http://127.0.0.1:9/x.mp4",
+        "concat:/etc/passwd|/etc/hosts",
+        "data:video/mp4;base64,AAAA",
+        "subfile,,start,0,end,0,,:/etc/passwd",
+        "pipe:0",
+    ],
 )
 def test_an_address_is_not_a_file(address):
     for read in (probe, read_clip, probe_isolated):

@@ -23,8 +23,14 @@ from latentomni.trace import Trace
 __all__ = ["Attacked", "bench_abuse", "flaw"]
 
 _SHARES = {
-    "media_damaged": 0.30, "media_made": 0.14, "traces_damaged": 0.18, "traces_made": 0.08, "rows": 0.20, "questions": 0.07, "changes": 0.03,
-}  # fmt: skip
+    "media_damaged": 0.30,
+    "media_made": 0.14,
+    "traces_damaged": 0.18,
+    "traces_made": 0.08,
+    "rows": 0.20,
+    "questions": 0.07,
+    "changes": 0.03,
+}
 _HANG_S = 60.0  # above what any entry allows itself
 _START_S = 300.0  # a model is loaded, seeds are made
 _MOST_CHARS = 900
@@ -56,7 +62,9 @@ def flaw(text: str, folder: str) -> str:
     return next((name for name, is_so in checks.items() if is_so), "")
 
 
-def bench_abuse(show: Callable[[Trace], Any], model: str = "nano", repeats: int = 2000, seed: int = 0) -> dict[str, Any]:
+def bench_abuse(
+    show: Callable[[Trace], Any], model: str = "nano", repeats: int = 2000, seed: int = 0
+) -> dict[str, Any]:
     """Feed `repeats` inputs, shared out among the kinds; equal seeds make equal inputs.
 
     A crash is any exception but a LatentOmniError, or the death of the process; a hang is 60 s without an end. `unclear` counts refusals

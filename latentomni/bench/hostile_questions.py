@@ -61,4 +61,9 @@ def _change(rng: np.random.Generator, number: int, runtime: Runtime, clip: Clip,
     _FILE.write_bytes(packed({**members, "trace.json": json.dumps(header).encode()}))
     trace = Trace.load(_FILE)
     ReadingSpec.from_dict(trace.reading or {})
-    rerun(runtime, clip, trace, Change(ARMS[number % len(ARMS)], block=int(rng.integers(0, 2)) if rng.random() < 0.3 else None))
+    rerun(
+        runtime,
+        clip,
+        trace,
+        Change(ARMS[number % len(ARMS)], block=int(rng.integers(0, 2)) if rng.random() < 0.3 else None),
+    )

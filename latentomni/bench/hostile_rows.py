@@ -21,9 +21,26 @@ __all__ = ["row_feeder"]
 
 _FILE = Path("train.jsonl")
 _ODD_FILES = (
-    b"", b"\n\n", b"\xff\xfe" + "{}".encode("utf-16-le"), b"\xef\xbb\xbf{}", b"[" * 100_000, b"[" * 900 + b"]" * 900, b'{"a":' * 100_000, b"{}" * 5000, b'{"media":' + b"9" * 5000 + b"}", b"\x00" * 4096,
-    b'{"media":1e999}', b'{"media":NaN}', b'{"media":"a","media":"b"}', b'{"messages":' + b"[]," * 3000, b"null", b"true", b'"' + b"x" * 2_000_000 + b'"', b'"\\ud800"', b"{}\r{}\x0b{}\x85{}",
-)  # fmt: skip
+    b"",
+    b"\n\n",
+    b"\xff\xfe" + "{}".encode("utf-16-le"),
+    b"\xef\xbb\xbf{}",
+    b"[" * 100_000,
+    b"[" * 900 + b"]" * 900,
+    b'{"a":' * 100_000,
+    b"{}" * 5000,
+    b'{"media":' + b"9" * 5000 + b"}",
+    b"\x00" * 4096,
+    b'{"media":1e999}',
+    b'{"media":NaN}',
+    b'{"media":"a","media":"b"}',
+    b'{"messages":' + b"[]," * 3000,
+    b"null",
+    b"true",
+    b'"' + b"x" * 2_000_000 + b'"',
+    b'"\\ud800"',
+    b"{}\r{}\x0b{}\x85{}",
+)
 
 
 def row_feeder(kind: str, attacked: Attacked) -> Callable[[np.random.Generator, int], None]:
@@ -48,7 +65,11 @@ def _hostile(rng: np.random.Generator, rows: list[dict[str, Any]], number: int) 
         return _ODD_FILES[number // 8 % len(_ODD_FILES)]
     some = [rows[int(i)] for i in rng.integers(0, len(rows), int(rng.integers(1, 4)))]
     if number % 8 == 1:  # the clip's file is another
-        some[0] = some[0] | {"media": [*ODD_TEXTS, "pipe.mp4", ".", "train.jsonl", "/proc/self/mem", "/dev/random"][number // 8 % (len(ODD_TEXTS) + 5)]}
+        some[0] = some[0] | {
+            "media": [*ODD_TEXTS, "pipe.mp4", ".", "train.jsonl", "/proc/self/mem", "/dev/random"][
+                number // 8 % (len(ODD_TEXTS) + 5)
+            ]
+        }
     elif number % 8 < 5:
         some = [damaged_json(rng, row) for row in some]
     data = b"\n".join(json.dumps(row).encode() for row in some)

@@ -24,18 +24,59 @@ __all__ = ["asked", "packed", "trace_feeder", "unpacked"]
 _FILE = Path("upload.trace.zip")
 _JSON, _ARRAYS, _SOUND, _PICTURE = "trace.json", "arrays.safetensors", "sound.wav", "thumbnails/0000.jpg"
 _PATHS = (
-    "../evil.py", "../../../../etc/cron.d/x", "/etc/passwd", "C:\\evil.exe", "thumbnails/../../x.jpg", "thumbnails/0000.jpg/", "thumbnails/00000.jpg", "THUMBNAILS/0000.JPG", "trace.json\x00.jpg", ".", "..", "", "a" * 65_000,
-    "thumbnails/\u0660\u0660\u0660\u0660.jpg", "thumbnails/0000.jpg\n", "\u202egpj.exe", "__init__.py", "data.pkl", "~/.bashrc", "trace.json/",
-)  # fmt: skip
+    "../evil.py",
+    "../../../../etc/cron.d/x",
+    "/etc/passwd",
+    "C:\\evil.exe",
+    "thumbnails/../../x.jpg",
+    "thumbnails/0000.jpg/",
+    "thumbnails/00000.jpg",
+    "THUMBNAILS/0000.JPG",
+    "trace.json\x00.jpg",
+    ".",
+    "..",
+    "",
+    "a" * 65_000,
+    "thumbnails/\u0660\u0660\u0660\u0660.jpg",
+    "thumbnails/0000.jpg\n",
+    "\u202egpj.exe",
+    "__init__.py",
+    "data.pkl",
+    "~/.bashrc",
+    "trace.json/",
+)
 _HEADERS = (
-    b"", b"null", b"[]", b"{", b"\xff\xfe{\x00}\x00", b"[" * 1_000_000, b'{"a":' * 100_000, b"9" * 5000, b'{"schema":' + b"9" * 5000 + b"}", b'{"schema":"' + b"x" * 15_000_000 + b'"}', b'{"schema":NaN}', b'{"schema":"\\ud800\\n"}', b" " * 17_000_000,
-)  # fmt: skip
+    b"",
+    b"null",
+    b"[]",
+    b"{",
+    b"\xff\xfe{\x00}\x00",
+    b"[" * 1_000_000,
+    b'{"a":' * 100_000,
+    b"9" * 5000,
+    b'{"schema":' + b"9" * 5000 + b"}",
+    b'{"schema":"' + b"x" * 15_000_000 + b'"}',
+    b'{"schema":NaN}',
+    b'{"schema":"\\ud800\\n"}',
+    b" " * 17_000_000,
+)
+
+_TENSORS = (
+    '{"a":{"dtype":"F16","shape":[9223372036854775807],"data_offsets":[0,2]}}',
+    '{"a":{"dtype":"F16","shape":[0],"data_offsets":[5,1]}}',
+    '{"a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}}',
+    '{"a":{"dtype":"Q1","shape":[],"data_offsets":[0,0]}}',
+)
 
 
 def asked(attacked: Attacked) -> tuple[Runtime, Clip, Trace]:
     """The model, an AV World clip, and its answer to a question about it."""
     runtime, clip = Runtime.load(attacked.model), world_clip(sample_world(attacked.seed, "train"))
-    return runtime, clip, runtime.answer(clip, "What is seen when the bell rings?", None, SamplingSpec(max_new_tokens=64))
+    return (
+        runtime,
+        clip,
+        runtime.answer(clip, "What is seen when the bell rings?", None, SamplingSpec(max_new_tokens=64)),
+    )
 
 
 def trace_feeder(kind: str, attacked: Attacked) -> Callable[[np.random.Generator, int], None]:
@@ -46,7 +87,9 @@ def trace_feeder(kind: str, attacked: Attacked) -> Callable[[np.random.Generator
     made = [cache(make) for make in _made(members, whole)]
 
     def feed(rng: np.random.Generator, number: int) -> None:
-        _FILE.write_bytes(made[number % len(made)]() if kind == "traces_made" else _damaged(rng, number, members, whole))
+        _FILE.write_bytes(
+            made[number % len(made)]() if kind == "traces_made" else _damaged(rng, number, members, whole)
+        )
         attacked.show(Trace.load(_FILE))
 
     return feed
@@ -84,9 +127,23 @@ def _damaged(rng: np.random.Generator, number: int, members: dict[str, bytes], w
 
 def _odd_array(rng: np.random.Generator, array: np.ndarray) -> np.ndarray:
     changes = (
-        lambda a: a[:0], lambda a: a[:1], lambda a: np.concatenate([a, a]), lambda a: np.full_like(a, np.nan), lambda a: np.full_like(a, np.inf), lambda a: np.zeros_like(a), lambda a: np.full_like(a, 65504),
-        lambda a: np.full_like(a, -1), lambda a: a.astype(np.float64), lambda a: a.astype(np.int8), lambda a: a.reshape(-1), lambda a: a[None], lambda a: a[..., :0], lambda a: np.array(1.0, a.dtype), lambda a: np.full_like(a, 1e-8), lambda a: a[::-1],
-    )  # fmt: skip
+        lambda a: a[:0],
+        lambda a: a[:1],
+        lambda a: np.concatenate([a, a]),
+        lambda a: np.full_like(a, np.nan),
+        lambda a: np.full_like(a, np.inf),
+        lambda a: np.zeros_like(a),
+        lambda a: np.full_like(a, 65504),
+        lambda a: np.full_like(a, -1),
+        lambda a: a.astype(np.float64),
+        lambda a: a.astype(np.int8),
+        lambda a: a.reshape(-1),
+        lambda a: a[None],
+        lambda a: a[..., :0],
+        lambda a: np.array(1.0, a.dtype),
+        lambda a: np.full_like(a, 1e-8),
+        lambda a: a[::-1],
+    )
     with np.errstate(all="ignore"):
         return np.ascontiguousarray(changes[int(rng.integers(len(changes)))](array))
 
@@ -94,17 +151,50 @@ def _odd_array(rng: np.random.Generator, array: np.ndarray) -> np.ndarray:
 def _made(members: dict[str, bytes], whole: bytes) -> list[Callable[[], bytes]]:
     """Files made by hand, each when it is asked for: bombs, tricks with paths, archives that lie about themselves."""
     made: list[Callable[[], bytes]] = [lambda path=path: _appended(members, path, b"x") for path in _PATHS]
-    made += [lambda name=name, size=size: packed({**members, name: bytes(size)}) for name in (_JSON, _ARRAYS, _SOUND, _PICTURE) for size in (3 << 20, 80 << 20, 200 << 20)]
-    made += [lambda name=name: packed({key: value for key, value in members.items() if key != name}) for name in (_JSON, _ARRAYS, _SOUND, _PICTURE)]
+    made += [
+        lambda name=name, size=size: packed({**members, name: bytes(size)})
+        for name in (_JSON, _ARRAYS, _SOUND, _PICTURE)
+        for size in (3 << 20, 80 << 20, 200 << 20)
+    ]
+    made += [
+        lambda name=name: packed({key: value for key, value in members.items() if key != name})
+        for name in (_JSON, _ARRAYS, _SOUND, _PICTURE)
+    ]
     made += [lambda header=header: packed({**members, _JSON: header}) for header in _HEADERS]
-    made += [lambda n=n, head=head: packed({**members, _ARRAYS: struct.pack("<Q", n) + head}) for n, head in ((0, b""), (2**63, b"{}"), (2, b"{}"), (2**32, b"{}" * 99), (20, b'{"a":' * 4), (10**6, b"[" * 10**6))]
-    made += [lambda entry=entry: packed({**members, _ARRAYS: _tensors(entry)}) for entry in ('{"a":{"dtype":"F16","shape":[9223372036854775807],"data_offsets":[0,2]}}', '{"a":{"dtype":"F16","shape":[0],"data_offsets":[5,1]}}', '{"a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}}', '{"a":{"dtype":"Q1","shape":[],"data_offsets":[0,0]}}')]
-    made += [lambda: packed({**members, **{f"thumbnails/{i:04d}.jpg": b"" for i in range(9999)}}), lambda: packed({**members, **{f"thumbnails/{i:04d}.jpg": bytes(2 << 20) for i in range(2000)}})]
+    made += [
+        lambda n=n, head=head: packed({**members, _ARRAYS: struct.pack("<Q", n) + head})
+        for n, head in (
+            (0, b""),
+            (2**63, b"{}"),
+            (2, b"{}"),
+            (2**32, b"{}" * 99),
+            (20, b'{"a":' * 4),
+            (10**6, b"[" * 10**6),
+        )
+    ]
+    made += [lambda entry=entry: packed({**members, _ARRAYS: _tensors(entry)}) for entry in _TENSORS]
+    made += [
+        lambda: packed({**members, **{f"thumbnails/{i:04d}.jpg": b"" for i in range(9999)}}),
+        lambda: packed({**members, **{f"thumbnails/{i:04d}.jpg": bytes(2 << 20) for i in range(2000)}}),
+    ]
     made += [lambda: _appended(members, _JSON, b"{}"), lambda: _appended(members, _PICTURE, b"x")]
     made += [lambda kind=kind: packed(members, kind) for kind in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)]
     made += [lambda flag=flag: _flagged(whole, flag) for flag in (0x01, 0x20, 0x40, 0x800, 0xFFFF)]
-    made += [lambda at=at, value=value: _relisted(whole, at, value) for at in (10, 20, 24, 28, 42) for value in (0, 0x7FFFFFFF, 0xFFFFFFFF)]
-    made += [lambda: whole * 3, lambda: b"#!/bin/sh\n" + whole, lambda: whole + bytes(70_000), lambda: packed({_JSON: whole}), lambda: packed({"a.zip": whole}), lambda: b"PK\x05\x06" + bytes(18), lambda: b"", lambda: bytes(30 << 20)]
+    made += [
+        lambda at=at, value=value: _relisted(whole, at, value)
+        for at in (10, 20, 24, 28, 42)
+        for value in (0, 0x7FFFFFFF, 0xFFFFFFFF)
+    ]
+    made += [
+        lambda: whole * 3,
+        lambda: b"#!/bin/sh\n" + whole,
+        lambda: whole + bytes(70_000),
+        lambda: packed({_JSON: whole}),
+        lambda: packed({"a.zip": whole}),
+        lambda: b"PK\x05\x06" + bytes(18),
+        lambda: b"",
+        lambda: bytes(30 << 20),
+    ]
     return made
 
 

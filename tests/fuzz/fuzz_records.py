@@ -15,7 +15,9 @@ from pathlib import Path
 import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-with atheris.instrument_imports(include=["latentomni.training.records", "latentomni.processing", "latentomni.clock", "json"]):
+with atheris.instrument_imports(
+    include=["latentomni.training.records", "latentomni.processing", "latentomni.clock", "json"]
+):
     from latentomni.errors import DataError
     from latentomni.training.records import Style, read_records, turns, validate
 
