@@ -1,6 +1,6 @@
 """What thousands of hostile inputs do to the real entries: they may be refused in a plain sentence or be answered, nothing else.
 
-Every kind of input is fed from a process of its own, so that a crash below Python and an endless loop are seen, counted and survived.
+Inputs are fed from a process of their own, so that a crash below Python and an endless loop are seen, counted and survived.
 """
 
 import logging
@@ -71,12 +71,16 @@ def bench_abuse(
     that are no plain sentence, `ended` the clips whose reading had to be ended (it broke, took too long or too much), `found` tells the
     first defects with the number that makes them again.
     """
-    kinds = {}
+    kinds: dict[str, dict[str, int]] = {}
     found: list[dict[str, Any]] = []
-    for kind, count in _counts(repeats).items():
-        with tempfile.TemporaryDirectory() as folder:
-            kinds[kind] = _attacked(kind, count, Attacked(Path(folder), seed, model, show), found)
-        _log.info("abuse %s: %s", kind, ", ".join(f"{value} {name}" for name, value in kinds[kind].items()))
+    with tempfile.TemporaryDirectory() as folder:
+        worker = _Worker(Attacked(Path(folder), seed, model, show))
+        try:
+            for kind, count in _counts(repeats).items():
+                kinds[kind] = _attacked(worker, kind, count, found)
+                _log.info("abuse %s: %s", kind, ", ".join(f"{value} {name}" for name, value in kinds[kind].items()))
+        finally:
+            worker.end()
     total = {name: sum(kind[name] for kind in kinds.values()) for name in ("inputs", *_OUTCOMES)}
     clean = not (total["crashes"] or total["hangs"] or total["unclear"])
     shape = f"{total['inputs']} inputs of {len(kinds)} kinds, seed {seed}"
@@ -93,80 +97,88 @@ def _counts(n: int) -> dict[str, int]:
     return counts
 
 
-def _attacked(kind: str, count: int, attacked: Attacked, found: list[dict[str, Any]]) -> dict[str, int]:
+def _attacked(worker: "_Worker", kind: str, count: int, found: list[dict[str, Any]]) -> dict[str, int]:
     told: Counter[str] = Counter(inputs=count)
-    worker = _Worker(kind, attacked)
     for number in range(count):
-        outcome, text, has_ended = worker.feed(number)
+        outcome, text, has_ended = worker.feed(kind, number)
         told[outcome] += 1
         told["ended"] += has_ended
-        if outcome == "refused" and (what := flaw(text, str(attacked.folder))):
+        if outcome == "refused" and (what := flaw(text, str(worker.attacked.folder))):
             told["unclear"] += 1
             text = f"{what}: {text}"
         elif outcome not in ("crashes", "hangs"):
             continue
         found.append({"kind": kind, "number": number, "outcome": outcome, "told": text[-2000:]})
         _log.warning("abuse %s %d: %s\n%s", kind, number, outcome, text)
-    worker.end()
     return {name: told[name] for name in ("inputs", *_OUTCOMES)}
 
 
 class _Worker:
-    """A process that makes inputs of one kind and feeds them; another takes its place when it dies."""
+    """The process that makes inputs and feeds them; another takes its place when it dies."""
 
-    def __init__(self, kind: str, attacked: Attacked) -> None:
-        self._kind, self._attacked = kind, attacked
+    def __init__(self, attacked: Attacked) -> None:
+        self.attacked = attacked
+        self._kinds: set[str] = set()  # for which it is ready
         self._process: multiprocessing.process.BaseProcess | None = None
 
-    def feed(self, number: int) -> tuple[str, str, bool]:
+    def feed(self, kind: str, number: int) -> tuple[str, str, bool]:
         """The outcome, the refusal or the traceback, and whether a reader had to be ended."""
         if self._process is None:
             self._start()
-        self._pipe.send(number)
-        if not self._pipe.poll(_HANG_S):
+        if kind not in self._kinds:
+            self._kinds.add(kind)
+            outcome = self._told((kind, None), _START_S)
+            assert outcome[0] == "ready", f"the inputs of kind {kind} could not be made: {outcome}"
+        return self._told((kind, number), _HANG_S)
+
+    def _told(self, request: tuple[str, int | None], limit_s: float) -> tuple[str, str, bool]:
+        assert self._process is not None
+        self._pipe.send(request)
+        if not self._pipe.poll(limit_s):
             self.end()
-            return "hangs", f"no end within {_HANG_S:g} s", False
+            return "hangs", f"no end within {limit_s:g} s", False
         try:
             return self._pipe.recv()
         except EOFError:
             self._process.join()
             status = self._process.exitcode
-            self._process = None
+            self.end()
             return "crashes", f"the process died with status {status}", False
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._kind, self._attacked), daemon=False)
+        self._process = context.Process(target=_serve, args=(theirs, self.attacked))
         self._process.start()
         theirs.close()
-        if not self._pipe.poll(_START_S):
-            raise RuntimeError("the process that feeds inputs did not start")
-        self._pipe.recv()
 
     def end(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.join()
             self._process = None
+            self._kinds.clear()
 
 
-def _serve(pipe: Connection, kind: str, attacked: Attacked) -> None:
-    """The process of one kind: numbers come, outcomes go, until it is killed or the pipe ends."""
+def _serve(pipe: Connection, attacked: Attacked) -> None:
+    """The process: kinds and numbers come, outcomes go, until it is killed or the pipe ends."""
     os.chdir(attacked.folder)
     ended = _Ended()
     logging.getLogger("latentomni.isolation").addHandler(ended)
-    feed = _feeder(kind, attacked)
-    pipe.send("ready")
+    feeders: dict[str, Callable[[np.random.Generator, int], None]] = {}
     while True:
         try:
-            number = pipe.recv()
+            kind, number = pipe.recv()
         except EOFError:
             return
+        if number is None:
+            feeders[kind] = _feeder(kind, attacked)
+            pipe.send(("ready", "", False))
+            continue
         rng = np.random.default_rng([attacked.seed, list(_SHARES).index(kind), number])
         ended.count = 0
         try:
-            feed(rng, number)
+            feeders[kind](rng, number)
             outcome, text = "answered", ""
         except LatentOmniError as error:
             outcome, text = "refused", str(error)

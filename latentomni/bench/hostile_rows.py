@@ -47,7 +47,7 @@ def row_feeder(kind: str, attacked: Attacked) -> Callable[[np.random.Generator, 
     """Feeds a file of rows; a problem that the validator lists is a refusal."""
     drawn = draw_questions("train", 12, attacked.seed)
     write_sound(Path("a.wav"), render_sound(drawn[0][0]))
-    os.mkfifo("pipe.mp4")
+    Path("pipe.mp4").exists() or os.mkfifo("pipe.mp4")
     rows = [training_row(question, "a.wav") for _, question in drawn]
 
     def feed(rng: np.random.Generator, number: int) -> None:

@@ -69,6 +69,7 @@ _TENSORS = (
 )
 
 
+@cache
 def asked(attacked: Attacked) -> tuple[Runtime, Clip, Trace]:
     """The model, an AV World clip, and its answer to a question about it."""
     runtime, clip = Runtime.load(attacked.model), world_clip(sample_world(attacked.seed, "train"))
