@@ -32,6 +32,7 @@ _HEADER, _ARRAYS, _SOUND = "trace.json", "arrays.safetensors", "sound.wav"
 _MEMBER_BYTES = {_HEADER: 16 * 2**20, _ARRAYS: 64 * 2**20, _SOUND: 32 * 2**20}
 _PICTURE = re.compile(r"thumbnails/\d{4}\.jpg")
 _PICTURE_BYTES = 2 * 2**20
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _SOUND_KEY = "clip.sound"
 # NotImplementedError is what zipfile raises for a compression method it does not know.
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
@@ -96,6 +97,8 @@ def _read_members(path: Path) -> dict[str, bytes]:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
             _check_contents([info.filename for info in infos])
+            if any(info.compress_type not in _COMPRESSIONS for info in infos):
+                raise TraceError("The members of a trace are stored or deflated, and this file packs one otherwise; export the trace again.")
             members: dict[str, bytes] = {}
             room = _MAX_TOTAL_BYTES
             for info in infos:

@@ -42,6 +42,7 @@ _THUMBNAIL_BYTES = 4 * 2**20
 _FEATURE_BYTES = 4 * 2**20
 _MIN_WIDTH = 32
 _MAX_PLANES = 8
+_MAX_MOMENTS, _MAX_BLOCKS, _MAX_LATENTS = 250_000, 64, 64 * 320  # of a modality; of an answer; of all its blocks
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -327,6 +328,7 @@ def _check(trace: Trace) -> None:
     for name in ("visual", "audio"):
         moments = trace.moments(name)
         n = len(moments.features)
+        _require(n <= _MAX_MOMENTS, f"it has {n} {name} moments, and at most {_MAX_MOMENTS} are read")
         _check_array(f"{name}.features", moments.features, np.float16, (n, None))
         for edge in ("start_s", "end_s"):
             _check_array(f"{name}.{edge}", getattr(moments, edge), np.float32, (n,))
@@ -334,6 +336,8 @@ def _check(trace: Trace) -> None:
         times[name] = len(np.unique(np.stack([moments.start_s, moments.end_s], axis=1), axis=0))
     grid = [trace.spec.get(name) for name in ("instants", "rows", "columns")]
     _require(all(type(n) is int and 1 <= n <= 64 for n in grid), f"a block has {grid} instants, rows and columns")
+    total = sum(len(block.latents) for block in trace.blocks)
+    _require(len(trace.blocks) <= _MAX_BLOCKS and total <= _MAX_LATENTS, f"it has {len(trace.blocks)} blocks with {total} latents")
     slots = grid[0] * (grid[1] * grid[2] + 1)
     _require(all(len(block.latents) <= slots for block in trace.blocks), f"a block has more than {slots} latents")
     widths = {len(z.vector) if z.vector.ndim == 1 else -1 for block in trace.blocks for z in block.latents}
