@@ -30,6 +30,7 @@ MESSAGES = {
     "{} holds {}; export it with one picture and one sound.": "{1} 含有 {2}；请导出为一路画面和一路声音。",
     "{} streams, more than the {} allowed": "{1} 路流，超过允许的 {2} 路",
     "{} takes more than {} s to read; cut it shorter or scale it down.": "读取 {1} 超过 {2} 秒；请剪短或缩小。",
+    "{} takes more memory to read than there is; cut it shorter or scale it down.": "读取 {1} 所需的内存超过现有内存；请剪短或缩小。",
     "{} needs more than {} of memory to be read; cut it shorter or scale it down.": "读取 {1} 需要超过 {2} 的内存；请剪短或缩小。",
     "{} cannot be read, because reading it broke the decoder; save it as mp4 first.": "无法读取 {1}，因为解码器因它而崩溃；请先另存为 mp4。",
     # what of a file is missing

@@ -142,6 +142,8 @@ def read_clip(
                         break
         picture.finish()
         sound.finish()
+    except MemoryError:  # FFmpeg's is one, too
+        raise MediaError(f"{file.name} takes more memory to read than there is; cut it shorter or scale it down.") from None
     except (av.FFmpegError, ValueError):
         raise MediaError(f"{file.name} is in a format that cannot be converted; save it as mp4 first.") from None
     _require_short(max(picture.end_s, sound.end_s) - _MISSING_S, file, limits)

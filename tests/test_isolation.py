@@ -75,16 +75,12 @@ def test_a_reader_that_takes_too_long_is_ended(path):
 
 @pytest.mark.skipif(os.name != "posix", reason="this system sets no limits")
 def test_a_reader_that_takes_too_much_memory_is_refused(tmp_path):
-    path = write(
-        tmp_path / "clip.mkv", "libx264", pictures=[drawn(i, 448, 448) for i in range(2)], times_ms=[0, 25_000]
-    )
-    with pytest.raises(
-        MediaError, match=r"^clip\.mkv needs more than 400 MiB of memory to be read; cut it shorter or scale it down\.$"
-    ):
-        read_isolated(
-            path, reading=ReadingSpec(fps=29), limits=MediaLimits(max_memory_bytes=400 * 2**20)
-        )  # the frames alone take 430
-    assert len(read_isolated(path, limits=MediaLimits(max_memory_bytes=400 * 2**20)).frames) == 51
+    pictures = [drawn(i, 448, 448) for i in range(2)]
+    path = write(tmp_path / "clip.mkv", "libx264", pictures=pictures, times_ms=[0, 25_000])
+    limits = MediaLimits(max_memory_bytes=440 * 2**20)
+    with pytest.raises(MediaError, match=r"^clip\.mkv takes more memory to read than there is; cut it shorter or scale it down\.$"):
+        read_isolated(path, reading=ReadingSpec(fps=30), limits=limits)  # the frames alone take 430 MiB
+    assert len(read_isolated(path, limits=limits).frames) == 51
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not list processes")
