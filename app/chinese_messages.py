@@ -81,6 +81,8 @@ MESSAGES = {
     "{} unpacks to more than a trace may hold; this file is not safe to open.": "{1} 解压后超过记录的上限；打开这个文件不安全。",
     "{} is not a readable trace file ({}); choose a file that `--trace` wrote.": "{1} 不是可读的记录文件（{2}）；请选择由 `--trace` 写出的文件。",
     "A trace has at most {} members, each once; this file has {}.": "记录最多有 {1} 个成员，每个一次；这个文件有 {2} 个。",
+    "The members of a trace are stored or deflated, and this file packs one otherwise; export the trace again.":
+        "记录的成员只存储或以 deflate 压缩，而这个文件用了别的方式；请重新导出记录。",
     "A trace has no member named {}; this file was not written by LatentOmni.": "记录中没有名为 {1} 的成员；这个文件不是 LatentOmni 写的。",
     "This file has no {}, so it is no trace; choose a file that `--trace` wrote.": "这个文件没有 {1}，所以不是记录；请选择由 `--trace` 写出的文件。",
     "{} cannot be read ({}); export the trace again.": "{1} 无法读取（{2}）；请重新导出记录。",

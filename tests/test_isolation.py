@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -85,7 +87,7 @@ def test_a_reader_that_takes_too_much_memory_is_refused(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not list processes")
 @pytest.mark.parametrize("sign", [signal.SIGSEGV, signal.SIGKILL])
-def test_a_reader_that_crashes_is_a_sentence(path, sign):
+def test_a_reader_that_crashes_is_a_sentence(path, sign, caplog):
     def crash() -> bool:
         for pid in children():
             os.kill(pid, sign)
@@ -95,6 +97,7 @@ def test_a_reader_that_crashes_is_a_sentence(path, sign):
         MediaError, match=r"^clip\.mp4 cannot be read, because reading it broke the decoder; save it as mp4 first\.$"
     ):
         read_isolated(path, cancelled=crash)
+    assert [f"status -{sign:d}" in record.getMessage() for record in caplog.records] == [True]
     assert not children()
 
 
@@ -108,6 +111,27 @@ def test_stopping_ends_the_process(path):
     with pytest.raises(MediaError, match="was stopped"):
         read_isolated(path, cancelled=stop)
     assert not children() and (running or not Path("/proc/self/task").exists())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not tell")
+def test_the_process_knows_no_secrets(path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "a secret")
+    seen = {}
+
+    def look() -> bool:
+        for pid in children():
+            seen["environment"] = Path(f"/proc/{pid}/environ").read_bytes() or seen.get("environment", b"")
+        return False
+
+    read_isolated(path, reading=ReadingSpec(fps=30, max_pixels=600_000), cancelled=look)
+    assert seen["environment"] and b"secret" not in seen["environment"]
+
+
+def test_the_process_imports_neither_torch_nor_the_app():
+    heavy = {"torch", "transformers", "gradio", "PIL", "app", "visualizers", "latentomni.runtime", "safetensors"}
+    code = f"import sys, latentomni.isolation; sys.exit(sorted({heavy!r} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 PLAYLISTS = {

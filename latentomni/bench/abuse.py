@@ -32,6 +32,7 @@ _SHARES = {
     "changes": 0.03,
 }
 _HANG_S = 60.0  # above what any entry allows itself
+_END_S = 5.0
 _START_S = 300.0  # a model is loaded, seeds are made
 _MOST_CHARS = 900
 _LISTED = 20
@@ -154,6 +155,8 @@ class _Worker:
 
     def end(self) -> None:
         if self._process is not None:
+            self._pipe.close()  # it then ends by itself, unless it is stuck
+            self._process.join(_END_S)
             self._process.kill()
             self._process.join()
             self._process = None
