@@ -1,10 +1,10 @@
 """Named endpoints for programs and agents: the same runs as on the page, without a page. Served as MCP tools where `mcp` is installed."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib.util import find_spec
-from inspect import isgeneratorfunction
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from app.page import failed
 from app.shared import line, runs
 from latentomni.clock import Window
 from latentomni.config import ReadingSpec, SamplingSpec
-from latentomni.errors import RequestError
+from latentomni.errors import RequestError, plain, require
 from latentomni.trace import Trace
 
 __all__ = ["ask_video", "decode_latent", "get_trace", "has_mcp", "intervene", "publish", "uploaded"]
 
+_KINDS = {str: "text", int: "a whole number", float: "a number"}
 _LANE = {"concurrency_id": "model", "concurrency_limit": None}  # they wait in a line of their own
 
 
@@ -57,7 +58,7 @@ def ask_video(
         window in seconds and, per latent, modality, time and the moment of the clip it is most similar to. `state` is waiting,
         running or, the last time, how the run ended; `waited_s` and `first_s` are seconds until its turn and until its first word.
     """
-    sampling = SamplingSpec(float(temperature), seed=int(seed), max_new_tokens=int(max_new_tokens))
+    sampling = SamplingSpec(float(temperature), seed=seed, max_new_tokens=max_new_tokens)
     path = uploaded(video)
     with line.place("question", request.session_hash) as place:
         for ahead, seconds in place.waits():
@@ -71,16 +72,24 @@ def ask_video(
     yield {"state": state, "run": run, **_told(trace), **place.waited()}
 
 
-def uploaded(file: FileData | dict[str, Any]) -> str:
-    """The path of a file that came to this server by upload. RequestError for any other file of the machine."""
-    path, folder = Path(file["path"] if isinstance(file, dict) else file.path), Path(get_upload_folder()).resolve()
-    if folder not in path.resolve().parents:
-        raise RequestError(copy.ERRORS["not_uploaded"])
+def uploaded(file: Any) -> str:
+    """The path of a file that came to this server by upload. RequestError for any other: gradio holds a path against its folder only
+    where the request calls it a file."""
+    path = file.get("path") if isinstance(file, dict) else getattr(file, "path", None)
+    try:
+        is_upload = Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
+    except (TypeError, ValueError, OSError):  # no path at all
+        is_upload = False
+    require(is_upload, copy.ERRORS["not_uploaded"])
     return str(path)
 
 
 def _spoken(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """The endpoint, whose refusals reach the caller as a sentence."""
+    """The endpoint, to which values come as its hints say, and whose refusals reach the caller as a sentence."""
+
+    def typed(*values: Any, **named: Any) -> dict[str, Any]:
+        given = inspect.signature(endpoint).bind(*values, **named).arguments
+        return {name: _typed(name, value, endpoint.__annotations__[name]) for name, value in given.items()}
 
     def told(error: Exception) -> gr.Error:
         return gr.Error(failed(error)["text"], print_exception=False)
@@ -88,18 +97,27 @@ def _spoken(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(endpoint)
     def once(*values: Any, **named: Any) -> Any:
         try:
-            return endpoint(*values, **named)
+            return endpoint(**typed(*values, **named))
         except Exception as error:
             raise told(error) from None
 
     @functools.wraps(endpoint)
     def streamed(*values: Any, **named: Any) -> Iterator[Any]:
         try:
-            yield from endpoint(*values, **named)
+            yield from endpoint(**typed(*values, **named))
         except Exception as error:
             raise told(error) from None
 
-    return streamed if isgeneratorfunction(endpoint) else once
+    return streamed if inspect.isgeneratorfunction(endpoint) else once
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    """A value as JSON gave it. RequestError where it is of another kind than the hint says; a file is looked at later."""
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    fits = isinstance(value, int | float if kind is float else kind) and not isinstance(value, bool)
+    require(kind not in _KINDS or fits, f"{name} must be {_KINDS.get(kind)}, got {plain(repr(value), 40)}.")
+    return value
 
 
 def get_trace(run: str) -> FileData:
@@ -127,8 +145,8 @@ def decode_latent(run: str, block: int = 0, latent: int = 0) -> dict:
         modality, time_s (its place on the clip's clock), p (against latents of other clips), and the moments, best first.
     """
     trace = Trace.load(runs.find(run))
-    matches = trace.evidence(int(latent), int(block))
-    return {**_latent(trace.blocks[int(block)].latents[int(latent)]), "moments": [_moment(match) for match in matches]}
+    matches = trace.evidence(latent, block)
+    return {**_latent(trace.blocks[block].latents[latent]), "moments": [_moment(match) for match in matches]}
 
 
 def intervene(
@@ -154,8 +172,8 @@ def intervene(
     trace, clip = Trace.load(runs.find(run)), runs.clip(run)
     if clip is None:
         raise RequestError(copy.ERRORS["no_clip_in_trace"])
-    window = Window(float(start_s), float(end_s)) if end_s > start_s else None
-    change = library().Change(arm, block=None if block < 0 else int(block), latent=None if latent < 0 else int(latent), modality=modality, window=window)
+    window = _window(start_s, end_s) if end_s > start_s else None
+    change = library().Change(arm, block=None if block < 0 else block, latent=None if latent < 0 else latent, modality=modality, window=window)
     with line.place("rerun", request.session_hash) as place:
         for ahead, seconds in place.waits():
             yield {"state": "waiting", "ahead": ahead, "seconds": seconds}
@@ -169,6 +187,13 @@ def intervene(
         "control": control and {"what": control.what, "answer": control.answer, "flipped": control.flipped, "margin_change": control.margin_change},
         "notices": list(outcome.notices),
     }  # fmt: skip
+
+
+def _window(start_s: float, end_s: float) -> Window:
+    try:
+        return Window(float(start_s), float(end_s))
+    except (ValueError, OverflowError):
+        raise RequestError(f"A window lies within the clip, got {start_s:.6g} to {end_s:.6g} s; give other seconds.") from None
 
 
 def _told(trace: Trace) -> dict[str, Any]:

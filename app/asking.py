@@ -31,7 +31,7 @@ UPDATE_S = 0.1
 @calm
 def begin(session: Session, question: str, request: gr.Request) -> Page:
     """Ask was pressed: take a ticket and show that something happens, before the queue has its say."""
-    if not question.strip():
+    if not (question or "").strip():
         raise RequestError(copy.ERRORS["no_question"])
     return _begun(replace(session, asked=question.strip(), has_answer=False), request)._replace(question="")
 

@@ -27,6 +27,12 @@ MESSAGES = {
     "{} has frames of {}x{} pixels, too many to read; scale it down.": "{1} 的画面为 {2}x{3} 像素，太大而无法读取；请缩小。",
     "{} is encrypted (DRM); use a copy without protection.": "{1} 已加密（DRM）；请使用没有保护的副本。",
     "Reading {} was stopped.": "已停止读取 {1}。",
+    "{} holds {}; export it with one picture and one sound.": "{1} 含有 {2}；请导出为一路画面和一路声音。",
+    "{} streams, more than the {} allowed": "{1} 路流，超过允许的 {2} 路",
+    "{} takes more than {} s to read; cut it shorter or scale it down.": "读取 {1} 超过 {2} 秒；请剪短或缩小。",
+    "{} takes more memory to read than there is; cut it shorter or scale it down.": "读取 {1} 所需的内存超过现有内存；请剪短或缩小。",
+    "{} needs more than {} of memory to be read; cut it shorter or scale it down.": "读取 {1} 需要超过 {2} 的内存；请剪短或缩小。",
+    "{} cannot be read, because reading it broke the decoder; save it as mp4 first.": "无法读取 {1}，因为解码器因它而崩溃；请先另存为 mp4。",
     # what of a file is missing
     "Read from {} to {} s of the file.": "读取了文件的第 {1} 到 {2} 秒。",
     "The file breaks off: {} of {} seconds could be read.": "文件中断：{2} 秒中只能读取 {1} 秒。",
@@ -75,6 +81,8 @@ MESSAGES = {
     "{} unpacks to more than a trace may hold; this file is not safe to open.": "{1} 解压后超过记录的上限；打开这个文件不安全。",
     "{} is not a readable trace file ({}); choose a file that `--trace` wrote.": "{1} 不是可读的记录文件（{2}）；请选择由 `--trace` 写出的文件。",
     "A trace has at most {} members, each once; this file has {}.": "记录最多有 {1} 个成员，每个一次；这个文件有 {2} 个。",
+    "The members of a trace are stored or deflated, and this file packs one otherwise; export the trace again.":
+        "记录的成员只存储或以 deflate 压缩，而这个文件用了别的方式；请重新导出记录。",
     "A trace has no member named {}; this file was not written by LatentOmni.": "记录中没有名为 {1} 的成员；这个文件不是 LatentOmni 写的。",
     "This file has no {}, so it is no trace; choose a file that `--trace` wrote.": "这个文件没有 {1}，所以不是记录；请选择由 `--trace` 写出的文件。",
     "{} cannot be read ({}); export the trace again.": "{1} 无法读取（{2}）；请重新导出记录。",

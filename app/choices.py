@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.clips import LIMITS
+from app.clips import header
 from app.components import Plan
 from app.copy import CHOICES, LABELS
 from app.library import library
@@ -14,7 +14,6 @@ from app.session import Session
 from app.shared import runtime
 from latentomni.config import AttentionFlow, Mode, PositionVariant, ReadingSpec, SamplingSpec
 from latentomni.errors import LatentOmniError
-from latentomni.media import probe
 
 __all__ = ["STORAGE_KEY", "Choices", "controls", "plain", "plan", "remembered", "restored"]
 
@@ -151,7 +150,7 @@ def plan(session: Session, *values: Any) -> dict[str, Any] | None:
         sampling = chosen.sampling()
         model = runtime.get()
         found = library().plan_run(
-            model, probe(session.clip, LIMITS), chosen.reading(), chosen.latent(), chosen.mode or model.spec.default_mode, sampling.max_new_tokens,
+            model, header(session.clip), chosen.reading(), chosen.latent(), chosen.mode or model.spec.default_mode, sampling.max_new_tokens,
             max_blocks=sampling.max_blocks, question=session.asked,
         )  # fmt: skip
     except Exception as error:

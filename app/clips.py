@@ -1,6 +1,7 @@
 """What the player shows: a video or sound that the browser can play, else the pictures and the sound that a trace keeps."""
 
 import wave
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import numpy as np
 from gradio import FileData
 
 from latentomni.config import MediaLimits
-from latentomni.media import probe
+from latentomni.isolation import probe_isolated
+from latentomni.media import MediaInfo
 from latentomni.trace import Trace
 
-__all__ = ["LIMITS", "is_trace_file", "player_of_file", "player_of_trace"]
+__all__ = ["LIMITS", "header", "is_trace_file", "player_of_file", "player_of_trace"]
 
 LIMITS = MediaLimits()
 _VIDEO_FILES = {".mp4", ".m4v", ".mov", ".webm"}
@@ -23,10 +25,21 @@ def is_trace_file(path: str) -> bool:
     return Path(path).suffix.lower() == ".zip"
 
 
+def header(path: str) -> MediaInfo:
+    """What a clip's header says, read in a process of its own and remembered. MediaError where it is no clip."""
+    status = Path(path).stat() if Path(path).is_file() else None
+    return _header(path, status and (status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=256)
+def _header(path: str, _: tuple[int, int] | None) -> MediaInfo:
+    return probe_isolated(path, LIMITS)
+
+
 def player_of_file(path: str, media: dict[str, Any] | None = None, key: str = "", start_s: float = 0.0) -> dict[str, Any]:
     """The player's value for a clip; `media` and `key` as `visualizers.view` gives them. MediaError where it is no clip.
     start_s: where the part that the model read begins; the page's clock counts from there."""
-    info = probe(path, LIMITS)
+    info = header(path)
     suffix = Path(path).suffix.lower()
     if info.video_codec:
         kind = "video" if suffix in _VIDEO_FILES and info.video_codec in _VIDEO_CODECS else "unplayable"

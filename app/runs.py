@@ -57,7 +57,7 @@ class Runs:
 
     def find(self, run: str) -> str:
         """The trace of a run. RequestError where there is none."""
-        found = sorted((self.folder / run).glob("*.trace.zip")) if _ID.fullmatch(run) else []
+        found = sorted((self.folder / run).glob("*.trace.zip")) if isinstance(run, str) and _ID.fullmatch(run) else []
         if not found:
             raise RequestError(copy.ERRORS["no_run"])
         return str(found[0])

@@ -118,9 +118,9 @@ class LazyRuntime:
         give_back()
 
     def read(self, path: str, cancelled: Callable[[], bool], reading: ReadingSpec) -> "Clip":
-        """A clip in memory; follow-up questions find the last few already read."""
+        """A clip in memory, read in a process of its own; follow-up questions find the last few already read."""
         key = (path, Path(path).stat().st_mtime_ns if Path(path).is_file() else 0, reading)
-        clip = self._clips.get(key) or self.get().read(path, cancelled, reading)
+        clip = self._clips.get(key) or self.get().read(path, cancelled, reading, isolated=True)
         self._clips[key] = clip
         self._clips.move_to_end(key)
         while len(self._clips) > _KEPT_CLIPS:

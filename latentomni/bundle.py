@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from latentomni.errors import TraceError
+from latentomni.errors import TraceError, plain
 
 __all__ = ["MAX_BUNDLE_BYTES", "load_bundle", "save_bundle"]
 
@@ -32,6 +32,7 @@ _HEADER, _ARRAYS, _SOUND = "trace.json", "arrays.safetensors", "sound.wav"
 _MEMBER_BYTES = {_HEADER: 16 * 2**20, _ARRAYS: 64 * 2**20, _SOUND: 32 * 2**20}
 _PICTURE = re.compile(r"thumbnails/\d{4}\.jpg")
 _PICTURE_BYTES = 2 * 2**20
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _SOUND_KEY = "clip.sound"
 # NotImplementedError is what zipfile raises for a compression method it does not know.
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
@@ -84,7 +85,7 @@ def load_bundle(path: str | Path, kind: type[T], schema: str) -> T:
     try:
         arrays = load_arrays(members.pop(_ARRAYS))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise TraceError(f"The arrays of this trace cannot be read ({error}); export the trace again.") from error
+        raise TraceError(f"The arrays of this trace cannot be read ({plain(error)}); export the trace again.") from error
     if _SOUND in members:
         arrays[_SOUND_KEY] = _parse_wav(members.pop(_SOUND))
     return _Decoder(arrays, members).decode(kind, header, "")
@@ -94,10 +95,12 @@ def _read_members(path: Path) -> dict[str, bytes]:
     """Name -> content, after the table of contents has been checked; what is unpacked is bounded."""
     try:
         if path.stat().st_size > MAX_BUNDLE_BYTES:
-            raise TraceError(f"{path.name} has {path.stat().st_size / 2**20:.0f} MB, and a trace may have 25 MB.")
+            raise TraceError(f"{plain(path.name)} has {path.stat().st_size / 2**20:.0f} MB, and a trace may have 25 MB.")
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
             _check_contents([info.filename for info in infos])
+            if any(info.compress_type not in _COMPRESSIONS for info in infos):
+                raise TraceError("The members of a trace are stored or deflated, and this file packs one otherwise; export the trace again.")
             members: dict[str, bytes] = {}
             room = _MAX_TOTAL_BYTES
             for info in infos:
@@ -113,7 +116,7 @@ def _read_members(path: Path) -> dict[str, bytes]:
         raise TraceError(f"There is no file {path}; check the path.") from None
     except _ZIP_DAMAGE as error:
         raise TraceError(
-            f"{path.name} is not a readable trace file ({error}); choose a file that `--trace` wrote."
+            f"{plain(path.name)} is not a readable trace file ({plain(error)}); choose a file that `--trace` wrote."
         ) from error
     return members
 
@@ -140,11 +143,11 @@ def _parse_header(data: bytes, schema: str) -> dict[str, Any]:
     try:
         header = json.loads(data.decode(), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
-        raise TraceError(f"{_HEADER} cannot be read ({error}); export the trace again.") from error
+        raise TraceError(f"{_HEADER} cannot be read ({plain(error)}); export the trace again.") from error
     found = header.pop("schema", None) if isinstance(header, dict) else None
     if found != schema:
         raise TraceError(
-            f"This file has schema {found!r}, and this version reads {schema!r}; "
+            f"This file has schema {plain(repr(found), 80)}, and this version reads {schema!r}; "
             "open it with the version that wrote it."
         )
     return header
@@ -156,8 +159,8 @@ def _parse_wav(data: bytes) -> np.ndarray:
             if (file.getnchannels(), file.getsampwidth()) != (1, 2):
                 raise TraceError(f"{_SOUND} must be mono with 16 bits; export the trace again.")
             return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.int16)
-    except (wave.Error, EOFError, ValueError) as error:
-        raise TraceError(f"{_SOUND} cannot be read ({error or 'it is cut short'}); export the trace again.") from error
+    except (wave.Error, EOFError, ValueError, RuntimeError) as error:  # the last where a chunk's length leads outside the file
+        raise TraceError(f"{_SOUND} cannot be read ({plain(error) or 'it is cut short'}); export the trace again.") from error
 
 
 def _encode(value: Any, key: str, arrays: dict[str, np.ndarray], pictures: dict[str, bytes]) -> Any:
@@ -214,7 +217,7 @@ class _Decoder:
         needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
         if not needed <= set(value) <= names:  # a field that came later has a default: what was written before it still opens
             raise TraceError(
-                f"{key or 'The trace'} lacks {sorted(needed - set(value))}, has {sorted(set(value) - names)} too much; "
+                f"{key or 'The trace'} lacks {sorted(needed - set(value))}, has {plain(sorted(set(value) - names))} too much; "
                 "export the trace again."
             )
         hints = get_type_hints(kind)
@@ -222,7 +225,7 @@ class _Decoder:
         try:
             return kind(**values)
         except (ValueError, TypeError, AttributeError) as error:
-            raise TraceError(f"{key or 'The trace'} is not valid: {error}.") from error
+            raise TraceError(f"{key or 'The trace'} is not valid: {plain(error)}.") from error
 
     def _decode_tuple(self, hints: tuple[Any, ...], value: Any, key: str) -> tuple[Any, ...]:
         if not isinstance(value, list) or (hints[-1] is not Ellipsis and len(value) != len(hints)):

@@ -1,12 +1,13 @@
 """Frozen settings. `LatentSpec` is saved in a checkpoint's config and is the only source of the block's shape."""
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
-from typing import Any
+from typing import Any, get_args
 
-from latentomni.errors import RequestError, require
+from latentomni.errors import RequestError, plain, require
 
 __all__ = [
     "AttentionFlow",
@@ -32,7 +33,7 @@ class _Name(str, Enum):  # enum.StrEnum needs Python 3.11; 3.10 is supported
 
     @classmethod
     def _missing_(cls, value: object) -> None:
-        raise RequestError(f"unknown {cls.__name__} '{value}'; choose one of {', '.join(cls)}")
+        raise RequestError(f"unknown {cls.__name__} '{plain(value, 40)}'; choose one of {', '.join(cls)}.")
 
 
 class Mode(_Name):
@@ -96,8 +97,8 @@ class LatentSpec:
         object.__setattr__(self, "flow", AttentionFlow(self.flow))
         object.__setattr__(self, "positions", PositionVariant(self.positions))
         for name in ("instants", "rows", "columns", "max_window_tokens"):
-            require(getattr(self, name) >= 1, f"LatentSpec.{name} must be at least 1, got {getattr(self, name)}")
-        require(self.visual or self.audio, "a latent block needs visual latents, audio latents or both; LatentSpec has neither")
+            require(getattr(self, name) >= 1, f"LatentSpec.{name} must be at least 1, got {getattr(self, name)}.")
+        require(self.visual or self.audio, "a latent block needs visual latents, audio latents or both; LatentSpec has neither.")
 
     @property
     def n_visual(self) -> int:
@@ -134,7 +135,7 @@ class LatentSpec:
         changes = {name: value for name, value in (changes or {}).items() if value is not None}
         _require_known(changes, _CHANGEABLE, "latent")
         instants = changes.get("instants", self.instants)
-        require(type(instants) is int and 1 <= instants <= _MAX_INSTANTS, f"a block has 1 to {_MAX_INSTANTS} instants, got {instants}")
+        require(type(instants) is int and 1 <= instants <= _MAX_INSTANTS, f"a block has 1 to {_MAX_INSTANTS} instants, got {plain(repr(instants), 40)}.")
         return replace(self, **changes)
 
 
@@ -152,9 +153,9 @@ class VideoSpec:
     max_frames: int = 768
 
     def __post_init__(self) -> None:
-        require(self.fps > 0, f"fps must be positive, got {self.fps}")
-        require(0 < self.min_pixels <= self.max_pixels, "min_pixels must be positive and at most max_pixels")
-        require(self.max_frames >= 1, f"max_frames must be at least 1, got {self.max_frames}")
+        require(self.fps > 0, f"fps must be positive, got {self.fps}.")
+        require(0 < self.min_pixels <= self.max_pixels, "min_pixels must be positive and at most max_pixels.")
+        require(self.max_frames >= 1, f"max_frames must be at least 1, got {self.max_frames}.")
 
     @property
     def factor_px(self) -> int:
@@ -182,16 +183,17 @@ class ReadingSpec:
     sound: bool = True
 
     def __post_init__(self) -> None:
+        _require_types(self)
         for name in ("fps", "start_s", "end_s"):  # 2 and 2.0 are one reading
             if isinstance(getattr(self, name), int):
                 object.__setattr__(self, name, float(getattr(self, name)))
-        require(self.fps is None or 0.05 <= self.fps <= 30, f"fps must be between 0.05 and 30, got {self.fps}")
+        require(self.fps is None or 0.05 <= self.fps <= 30, f"fps must be between 0.05 and 30, got {self.fps}.")
         low, high = _READ_PIXELS
-        require(self.max_pixels is None or low <= self.max_pixels <= high, f"max_pixels must be {low} to {high}, got {self.max_pixels}")
-        require(0 <= self.start_s < math.inf, f"a cut starts at 0 s or later, got {self.start_s}")
+        require(self.max_pixels is None or low <= self.max_pixels <= high, f"max_pixels must be {low} to {high}, got {self.max_pixels}.")
+        require(0 <= self.start_s < math.inf, f"a cut starts at 0 s or later, got {self.start_s}.")
         ends_later = self.end_s is None or self.start_s + _MIN_CUT_S <= self.end_s < math.inf
-        require(ends_later, f"a cut ends at least {_MIN_CUT_S} s after its start, got {self.start_s} to {self.end_s} s")
-        require(self.picture or self.sound, "picture and sound are both switched off; switch one of them on")
+        require(ends_later, f"a cut ends at least {_MIN_CUT_S} s after its start, got {self.start_s} to {self.end_s} s.")
+        require(self.picture or self.sound, "picture and sound are both switched off; switch one of them on.")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -200,10 +202,7 @@ class ReadingSpec:
     def from_dict(cls, values: dict[str, Any]) -> "ReadingSpec":
         """Raises RequestError, for wrong types too: traces come from anywhere."""
         _require_known(values, [f.name for f in fields(cls)], "reading")
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise RequestError(f"a reading needs numbers and yes or no, got {values}") from error
+        return cls(**values)
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -218,16 +217,19 @@ class ReadingSpec:
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """What a file may be before it is refused."""
+    """What a file may be before it is refused. max_read_s, max_memory_bytes: what reading it in a process of its own may take."""
 
     max_duration_s: float = 600.0
     max_bytes: int = 512 * 2**20
     max_frame_pixels: int = 8192 * 8192
     max_frames: int = 768
+    max_streams: int = 64
+    max_read_s: float = 300.0
+    max_memory_bytes: int = 4 * 2**30
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            require(getattr(self, f.name) > 0, f"MediaLimits.{f.name} must be positive")
+            require(getattr(self, f.name) > 0, f"MediaLimits.{f.name} must be positive.")
 
 
 @dataclass(frozen=True)
@@ -241,12 +243,28 @@ class SamplingSpec:
     max_blocks: int = 4
 
     def __post_init__(self) -> None:
-        require(0 <= self.temperature <= 5, f"temperature must be between 0 and 5, got {self.temperature}")
-        require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, got {self.top_p}")
-        require(1 <= self.max_new_tokens <= 8192, f"max_new_tokens must be 1 to 8192, got {self.max_new_tokens}")
-        require(0 <= self.max_blocks <= 64, f"max_blocks must be 0 to 64, got {self.max_blocks}")
+        _require_types(self)
+        require(0 <= self.temperature <= 5, f"temperature must be between 0 and 5, got {self.temperature}.")
+        require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, got {self.top_p}.")
+        require(1 <= self.max_new_tokens <= 8192, f"max_new_tokens must be 1 to 8192, got {self.max_new_tokens}.")
+        require(0 <= self.max_blocks <= 64, f"max_blocks must be 0 to 64, got {self.max_blocks}.")
 
 
 def _require_known(values: dict[str, Any], known: Sequence[str], what: str) -> None:
     unknown = sorted(set(values) - set(known))
-    require(not unknown, f"unknown {what} settings {unknown}; known are {sorted(known)}")
+    require(not unknown, f"unknown {what} settings {plain(unknown)}; known are {sorted(known)}.")
+
+
+def _require_types(spec: Any) -> None:
+    """Settings come from traces, programs and pages: each must be of its field's type, where True is no number. Raises RequestError."""
+    for f in fields(spec):
+        value, kinds = getattr(spec, f.name), get_args(f.type) or (f.type,)
+        what = "yes or no" if bool in kinds else "a number" if float in kinds else "a whole number"
+        require(any(_is_a(value, kind) for kind in kinds), f"{f.name} must be {what}, got {plain(repr(value), 40)}.")
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    if kind not in (int, float) or isinstance(value, bool):
+        return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    is_number = isinstance(value, numbers.Integral if kind is int else numbers.Real)
+    return is_number and (isinstance(value, float) or abs(value) < 2**63)

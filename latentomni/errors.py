@@ -1,6 +1,6 @@
 """Errors that a user or a file can cause. Their text is one plain sentence and may be shown verbatim."""
 
-__all__ = ["CheckpointError", "DataError", "LatentOmniError", "MediaError", "RequestError", "TraceError", "require"]
+__all__ = ["CheckpointError", "DataError", "LatentOmniError", "MediaError", "RequestError", "TraceError", "plain", "require"]
 
 
 class LatentOmniError(Exception):
@@ -31,3 +31,10 @@ def require(condition: bool, message: str) -> None:
     """Hold a setting against its bounds. Raises RequestError."""
     if not condition:
         raise RequestError(message)
+
+
+def plain(said: object, most: int = 200) -> str:
+    """What a file or a library says, fit to stand in a sentence: one line, printable, at most `most` characters."""
+    text = "".join(c if c.isprintable() else " " for c in str(said)[: 8 * most])
+    text = " ".join(text.split()).removesuffix(".")
+    return text if len(text) <= most else f"{text[:most]}..."

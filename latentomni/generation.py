@@ -24,6 +24,7 @@ from latentomni.steps import FixedStep
 __all__ = ["PREFILL_CHUNK", "Progress", "generate", "read_prefix", "score"]
 
 PREFILL_CHUNK = 2048  # tokens of a prompt that go through the model at once
+_LEAST_TEMPERATURE = 1e-3
 _SEED_STEP = 0x9E3779B97F4A7C15
 
 
@@ -292,8 +293,8 @@ class _Decoder:
         yield 0, LatentClosed(row.blocks - 1, None, self._mark(row))
 
     def _choose(self, logits: torch.Tensor, random: torch.Generator) -> int:
-        """Greedy at temperature 0, else nucleus sampling. logits: (N,)."""
-        if self.sampling.temperature == 0:
+        """Greedy at temperature 0 and so near to it that nothing else could be chosen, else nucleus sampling. logits: (N,)."""
+        if self.sampling.temperature < _LEAST_TEMPERATURE:  # logits divided by less overflow
             return int(logits.argmax())
         p, order = torch.softmax(logits.cpu() / self.sampling.temperature, -1).sort(descending=True)
         p[p.cumsum(-1) - p >= self.sampling.top_p] = 0

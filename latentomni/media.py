@@ -19,7 +19,7 @@ from latentomni.config import MediaLimits, ReadingSpec
 from latentomni.errors import MediaError, RequestError
 from latentomni.tracks import Picture, Sound, Timeline
 
-__all__ = ["Clip", "MediaInfo", "probe", "read_clip"]
+__all__ = ["Clip", "MediaInfo", "hashes", "probe", "read_clip"]
 
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,wav,mp3,flac,ogg"  # a playlist could open other files
 _READABLE = "mp4, mov, webm, mkv, avi, gif, wav, mp3, flac, ogg and m4a can be read"
@@ -87,7 +87,7 @@ def probe(path: str | Path, limits: MediaLimits = _LIMITS) -> MediaInfo:
     """
     file = _checked(Path(path), limits)
     with _opened(file, limits) as container:
-        streams = _streams(container, file.name)
+        streams = _streams(container, file.name, limits)
         duration_s, picture_end_s = _header_duration_s(container), _header_picture_end_s(container, streams)
         if not duration_s or picture_end_s is None:
             timeline = _timeline(container, streams, file.name)
@@ -115,7 +115,7 @@ def read_clip(
     fps, max_pixels = reading.fps or fps, max(max_pixels, reading.max_pixels or 0)
     file = _checked(Path(path), limits)
     with _opened(file, limits) as container:
-        streams = _streams(container, file.name)
+        streams = _streams(container, file.name, limits)
         timeline = _timeline(container, streams, file.name)
         info = _described(streams, file, max(_header_duration_s(container), timeline.duration_s), limits)
         wanted = _wanted(streams, reading, file.name)
@@ -124,7 +124,7 @@ def read_clip(
     is_damaged = False
     try:
         with _opened(file, limits) as container:
-            streams, unfinished = [s for s in _streams(container, file.name) if s.type in wanted], set(wanted)
+            streams, unfinished = [s for s in _streams(container, file.name, limits) if s.type in wanted], set(wanted)
             for stream, frame in _decoded(container, streams, picture.needed_ticks, limits):
                 if cancelled is not None and cancelled():
                     raise MediaError(f"Reading {file.name} was stopped.")
@@ -134,6 +134,7 @@ def read_clip(
                 part = picture if stream.type == "video" else sound
                 ticks = frame.dts if frame.pts is None else frame.pts
                 time_s = part.end_s if ticks is None else float(ticks * stream.time_base) - timeline.start_s
+                _require_short(time_s - _MISSING_S, file, limits)  # packets may have said less
                 part.add(frame, time_s, stream)
                 if time_s >= cut_s[1]:
                     unfinished.discard(stream.type)
@@ -141,9 +142,25 @@ def read_clip(
                         break
         picture.finish()
         sound.finish()
+    except MemoryError:  # FFmpeg's is one, too
+        raise MediaError(f"{file.name} takes more memory to read than there is; cut it shorter or scale it down.") from None
     except (av.FFmpegError, ValueError):
         raise MediaError(f"{file.name} is in a format that cannot be converted; save it as mp4 first.") from None
+    _require_short(max(picture.end_s, sound.end_s) - _MISSING_S, file, limits)
     return _assembled(file, info, fps, picture, sound, is_damaged, reading)
+
+
+def hashes(path: Path, reading: ReadingSpec = _PLAIN) -> tuple[str, str]:
+    """The hash of a file's bytes, and that of a reading of it: another for every reading but the plain one, so that nothing made from
+    one is taken for another's."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    of_file = digest.hexdigest()
+    if not reading.changes:
+        return of_file, of_file
+    return of_file, hashlib.sha256(f"{of_file} {json.dumps(reading.changes, sort_keys=True)}".encode()).hexdigest()
 
 
 def _wanted(streams: list[_Stream], reading: ReadingSpec, name: str) -> set[str]:
@@ -173,8 +190,8 @@ def _assembled(
     elif is_damaged:
         notices.append("Parts of the file are damaged and were left out.")
     frames, times_s = picture.rows[: len(picture.times_s)], np.array(picture.times_s, dtype=np.float64)
-    of_file = _sha256(file)
-    return Clip(frames, times_s, waveform, end_s - start_s, picture.fps, _named(of_file, reading), file.name, tuple(notices), reading, of_file)
+    of_file, sha256 = hashes(file, reading)
+    return Clip(frames, times_s, waveform, float(end_s - start_s), float(picture.fps), sha256, file.name, tuple(notices), reading, of_file)
 
 
 def _shortcomings(info: MediaInfo, fps: float, picture: Picture, waveform: np.ndarray | None, reading: ReadingSpec) -> list[str]:
@@ -197,13 +214,6 @@ def _shortcomings(info: MediaInfo, fps: float, picture: Picture, waveform: np.nd
     if reading.sound and info.audio_codec and waveform is None:
         notices.append("The sound of this file could not be decoded.")
     return notices
-
-
-def _named(file_sha256: str, reading: ReadingSpec) -> str:
-    """Another hash for every reading but the plain one, so that nothing made from one is taken for another's."""
-    if not reading.changes:
-        return file_sha256
-    return hashlib.sha256(f"{file_sha256} {json.dumps(reading.changes, sort_keys=True)}".encode()).hexdigest()
 
 
 def _checked(file: Path, limits: MediaLimits) -> Path:
@@ -231,8 +241,11 @@ def _opened(file: Path, limits: MediaLimits) -> _Container:
         raise MediaError(f"{file.name} is not a video or sound file, or is damaged ({_READABLE}).") from None
 
 
-def _streams(container: _Container, name: str) -> list[_Stream]:
+def _streams(container: _Container, name: str, limits: MediaLimits) -> list[_Stream]:
     """The best picture and the best sound for which there is a decoder; cover art is no picture."""
+    if len(container.streams) > limits.max_streams:
+        count = f"{len(container.streams)} streams, more than the {limits.max_streams} allowed"
+        raise MediaError(f"{name} holds {count}; export it with one picture and one sound.")
     best = [stream for kind in ("video", "audio") if (stream := container.streams.best(kind)) is not None]
     cover = av.stream.Disposition.attached_pic
     found = [s for s in best if s.codec_context is not None and cover not in s.disposition]
@@ -259,11 +272,15 @@ def _header_picture_end_s(container: _Container, streams: list[_Stream]) -> floa
     return float(((video.start_time or 0) + video.duration) * video.time_base) - min(starts_s, default=0.0)
 
 
-def _described(streams: list[_Stream], file: Path, duration_s: float, limits: MediaLimits) -> MediaInfo:
-    """The header as MediaInfo; refuses what lies outside the limits."""
+def _require_short(duration_s: float, file: Path, limits: MediaLimits) -> None:
     if duration_s > limits.max_duration_s:
         length = f"{duration_s:.0f} s, longer than the {limits.max_duration_s:.0f} s allowed"
         raise MediaError(f"{file.name} lasts {length}; cut it shorter.")
+
+
+def _described(streams: list[_Stream], file: Path, duration_s: float, limits: MediaLimits) -> MediaInfo:
+    """The header as MediaInfo; refuses what lies outside the limits."""
+    _require_short(duration_s, file, limits)
     video, audio = (next((s for s in streams if s.type == kind), None) for kind in ("video", "audio"))
     video_codec, audio_codec = (s and s.codec_context.codec.canonical_name for s in (video, audio))
     width_px, height_px = (video.codec_context.width, video.codec_context.height) if video else (0, 0)
@@ -272,14 +289,6 @@ def _described(streams: list[_Stream], file: Path, duration_s: float, limits: Me
     rate_hz, size_bytes = float(video.average_rate or 0) if video else 0.0, file.stat().st_size
     aspect = float(video.sample_aspect_ratio or 1) if video else 1.0
     return MediaInfo(file.name, size_bytes, duration_s, video_codec, width_px, height_px, rate_hz, audio_codec, pixel_aspect=aspect)
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _timeline(container: _Container, streams: list[_Stream], name: str) -> Timeline:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from latentomni.config import AttentionFlow, LatentSpec, Mode, VideoSpec
-from latentomni.errors import RequestError
+from latentomni.errors import RequestError, plain, require
 from latentomni.sequence import ClipFeatures, Sequence, SpecialIds
 
 __all__ = ["INSTRUCTIONS", "add_question", "new_sequence", "patchify", "resized_size"]
@@ -81,7 +81,8 @@ def add_question(row: Sequence, question: str, mode: Mode, encode_text, *, isola
 
 
 def check_question(question: str) -> str:
-    """The question without control characters and outer space; RequestError where it is empty or too long."""
+    """The question without control characters and outer space; RequestError where it is no text, empty or too long."""
+    require(isinstance(question, str), f"A question is text, got {plain(repr(question), 40)}; type it in words.")
     text = " ".join("".join(c if c.isprintable() else " " for c in question).split())
     if not text:
         raise RequestError("The question is empty; type what you want to know about the clip.")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from latentomni.config import Mode, SamplingSpec
-from latentomni.errors import RequestError, require
+from latentomni.errors import RequestError, plain, require
 from latentomni.media import Clip
 from latentomni.modeling import Thinker
 from latentomni.runtime import Runtime
@@ -46,17 +46,17 @@ def replay(runtime: Runtime, clip: Clip, trace: Trace, cancelled: Callable[[], b
 
 
 def _check_same(runtime: Runtime, clip: Clip, trace: Trace) -> None:
-    name, known = runtime.thinker.name, trace.clip
-    require(trace.model == name, f"This trace is of the model '{trace.model}', but '{name}' is loaded; load '{trace.model}'.")
-    got, expected = clip.sha256[:12], known.sha256[:12]
+    name, known, model = runtime.thinker.name, trace.clip, plain(trace.model, 80)
+    require(trace.model == name, f"This trace is of the model '{model}', but '{name}' is loaded; load '{model}'.")
+    got, expected = clip.sha256[:12], plain(known.sha256[:12])
     if clip.sha256 != known.sha256:
-        raise RequestError(f"This trace is about {known.name} (sha256 {expected}...), got {clip.name} (sha256 {got}...); give the clip it is about.")
+        raise RequestError(f"This trace is about {plain(known.name, 80)} (sha256 {expected}...), got {clip.name} (sha256 {got}...); give the clip it is about.")
 
 
 def sampling_of(trace: Trace) -> SamplingSpec:
     """The sampling settings of a run."""
     unknown = sorted(set(trace.sampling) - {f.name for f in fields(SamplingSpec)})
-    require(not unknown, f"This trace has sampling settings {unknown}, which are not known here; use the version that wrote it.")
+    require(not unknown, f"This trace has sampling settings {plain(unknown)}, which are not known here; use the version that wrote it.")
     return SamplingSpec(**trace.sampling)
 
 

@@ -20,6 +20,7 @@ from latentomni.errors import RequestError, require
 from latentomni.events import ClipRecord, Event, Finished, Started
 from latentomni.evidence import DonorBank
 from latentomni.generation import generate, read_prefix
+from latentomni.isolation import read_isolated
 from latentomni.media import Clip, read_clip
 from latentomni.memory import is_out_of_memory
 from latentomni.modeling import Thinker
@@ -72,10 +73,12 @@ class Runtime:
     def spec(self) -> LatentSpec:
         return self.thinker.spec
 
-    def read(self, path: str | Path, cancelled: Callable[[], bool] | None = None, reading: ReadingSpec | None = None) -> Clip:
-        """Read a media file at the model's sampling rate, or as `reading` asks for."""
-        video = self.thinker.video
-        return read_clip(path, fps=video.fps, limits=video.limits(self.limits), cancelled=cancelled, reading=reading or ReadingSpec())
+    def read(
+        self, path: str | Path, cancelled: Callable[[], bool] | None = None, reading: ReadingSpec | None = None, *, isolated: bool = False
+    ) -> Clip:
+        """Read a media file at the model's sampling rate, or as `reading` asks for; isolated: in a process of its own, as for strangers."""
+        video, read = self.thinker.video, read_isolated if isolated else read_clip
+        return read(path, fps=video.fps, limits=video.limits(self.limits), cancelled=cancelled, reading=reading or ReadingSpec())
 
     def encode(self, clip: Clip) -> tuple[ClipFeatures, Evidence]:
         """Features and evidence banks of a clip; the last few clips are kept."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from latentomni.bundle import load_bundle, save_bundle
 from latentomni.clock import SAMPLE_RATE_HZ, Window
-from latentomni.errors import RequestError, TraceError
+from latentomni.errors import RequestError, TraceError, plain
 from latentomni.events import (
     ClipRecord,
     Event,
@@ -43,6 +43,7 @@ _THUMBNAIL_BYTES = 4 * 2**20
 _FEATURE_BYTES = 4 * 2**20
 _MIN_WIDTH = 32
 _MAX_PLANES = 8
+_MAX_MOMENTS, _MAX_BLOCKS, _MAX_LATENTS = 250_000, 64, 64 * 320  # of a modality; of an answer; of all its blocks
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -301,14 +302,14 @@ def _averaged(sound: np.ndarray, factor: int) -> np.ndarray:
 def _kept_latent(step: LatentStep) -> Latent:
     kept = {f.name: getattr(step, f.name) for f in fields(Latent) if f.name != "p_corrected"}
     kept["vector"], kept["time_s"] = _float16(step.vector), float(step.time_s)
-    for name, plain in (("scores", _float16), ("cell_scores", _float16), ("p", float), ("null_level", float)):
-        kept[name] = None if kept[name] is None else plain(kept[name])
+    for name, kind in (("scores", _float16), ("cell_scores", _float16), ("p", float), ("null_level", float)):
+        kept[name] = None if kept[name] is None else kind(kept[name])
     return Latent(**kept, p_corrected=None)
 
 
 def _require(condition: bool, what: str) -> None:
     if not condition:
-        raise TraceError(f"This trace does not fit together: {what}; export the trace again.")
+        raise TraceError(f"This trace does not fit together: {plain(what)}; export the trace again.")
 
 
 def _check_array(name: str, array: np.ndarray, dtype: type, shape: tuple[int | None, ...]) -> None:
@@ -330,6 +331,7 @@ def _check(trace: Trace) -> None:
     for name in ("visual", "audio"):
         moments = trace.moments(name)
         n = len(moments.features)
+        _require(n <= _MAX_MOMENTS, f"it has {n} {name} moments, and at most {_MAX_MOMENTS} are read")
         _check_array(f"{name}.features", moments.features, np.float16, (n, None))
         for edge in ("start_s", "end_s"):
             _check_array(f"{name}.{edge}", getattr(moments, edge), np.float32, (n,))
@@ -337,6 +339,8 @@ def _check(trace: Trace) -> None:
         times[name] = len(np.unique(np.stack([moments.start_s, moments.end_s], axis=1), axis=0))
     grid = [trace.spec.get(name) for name in ("instants", "rows", "columns")]
     _require(all(type(n) is int and 1 <= n <= 64 for n in grid), f"a block has {grid} instants, rows and columns")
+    total = sum(len(block.latents) for block in trace.blocks)
+    _require(len(trace.blocks) <= _MAX_BLOCKS and total <= _MAX_LATENTS, f"it has {len(trace.blocks)} blocks with {total} latents")
     slots = grid[0] * (grid[1] * grid[2] + 1)
     _require(all(len(block.latents) <= slots for block in trace.blocks), f"a block has more than {slots} latents")
     widths = {len(z.vector) if z.vector.ndim == 1 else -1 for block in trace.blocks for z in block.latents}

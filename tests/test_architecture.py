@@ -58,7 +58,7 @@ HEAVY = ("torch", "transformers", "av", "PIL", "gradio", "plotly", "moviepy", "t
 WITHOUT_TORCH = (*sorted(FOUNDATION), "latentomni.cli", "latentomni.commands.inspect", "visualizers.notebook", "visualizers.page")
 
 # one name per kind of component, text, setting, event
-MANY_NAMES = {"app.components": 15, "app.copy": 8, "latentomni.config": 9, "latentomni.events": 10}
+MANY_NAMES = {"app.components": 15, "app.copy": 8, "latentomni.config": 9, "latentomni.errors": 8, "latentomni.events": 10}
 # of an extra, asked for where they are needed, or comes with one
 OPTIONAL = {"anywidget", "lmms_eval", "openai", "playwright", "pyarrow", "pydantic", "ray", "spaces", "traitlets"}
 DISTRIBUTIONS = {  # whose name is another than the import's
@@ -123,7 +123,7 @@ def within(module: str, prefixes) -> bool:
 def place(module: str) -> str:
     if module in FOUNDATION or module == "latentomni":
         return "foundation"
-    if module in ("latentomni.media", "latentomni.tracks"):
+    if module in ("latentomni.isolation", "latentomni.media", "latentomni.tracks"):
         return "media"
     if module in RUNTIME:
         return "runtime"

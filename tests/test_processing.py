@@ -149,6 +149,12 @@ def test_an_empty_question_is_refused(question):
         check_question(question)
 
 
+@pytest.mark.parametrize("question", [None, 7, ["What?"], {"text": "What?"}, b"What?"])
+def test_a_question_is_text(question):
+    with pytest.raises(RequestError, match=r"A question is text, got .*; type it in words"):
+        check_question(question)
+
+
 def test_questions_are_cleaned_and_bounded():
     assert check_question(" What\x00is \n seen? ") == "What is seen?"
     assert check_question("何が見えますか?") == "何が見えますか?"

@@ -94,6 +94,9 @@ def test_a_replay_is_of_the_same_clip_and_model(runtime, clip, trace, make_clip,
         replay(runtime, other, trace)
     with pytest.raises(RequestError, match="is of the model 'tiny', but 'other' is loaded; load 'tiny'"):
         replay(Runtime(replace(tiny64, name="other")), clip, trace)
+    with pytest.raises(RequestError) as refusal:  # what a trace says of itself may be anything
+        replay(runtime, clip, replace(trace, model="<pad>\n" * 1000))
+    assert len(str(refusal.value)) < 300 and "\n" not in str(refusal.value)
     with pytest.raises(RequestError, match="settings \\['beams'\\], which are not known here"):
         replay(runtime, clip, replace(trace, sampling=trace.sampling | {"beams": 4}))
 

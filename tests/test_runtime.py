@@ -51,6 +51,13 @@ def answer(runtime, clip, **settings):
     return timeless(runtime.answer(clip, QUESTION, sampling=SAMPLING, **settings))
 
 
+@pytest.mark.parametrize("temperature", [1e-320, 1e-30, 1e-6])
+def test_a_temperature_next_to_zero_is_greedy(runtime, make_clip, temperature):
+    samplings = [SamplingSpec(temperature=t, max_new_tokens=8) for t in (0.0, temperature)]
+    texts = [runtime.answer(make_clip(0), QUESTION, "direct", sampling).text for sampling in samplings]
+    assert texts[0] == texts[1]
+
+
 def test_the_answer_is_the_fold_of_the_stream_and_every_beginning_folds(runtime, make_clip, tmp_path):
     clip = make_clip(0)
     events = [timeless(e) for e in runtime.stream(clip, QUESTION, sampling=SAMPLING)]

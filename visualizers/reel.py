@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latentomni.clock import Window
-from latentomni.errors import MediaError, require
+from latentomni.errors import MediaError, plain, require
 from latentomni.evidence import block_moment
 from latentomni.trace import SIGNIFICANT_P, Block, Trace
 from visualizers.captions import BAND_PX, WIDTH_PX, Caption, draw_answer, draw_band, fit_picture
@@ -37,7 +37,7 @@ class Part:
 
 def reel_parts(trace: Trace) -> tuple[Part, ...]:
     """The cuts of a run, in order. RequestError for a run without blocks."""
-    require(bool(trace.blocks), f"A reel shows what latent blocks cite, and this answer in {trace.mode} mode has none; ask in latent mode.")
+    require(bool(trace.blocks), f"A reel shows what latent blocks cite, and this answer in {plain(trace.mode, 40)} mode has none; ask in latent mode.")
     duration_s = trace.clip.duration_s
     captions = [caption for number, block in enumerate(trace.blocks, 1) for caption in _captions(trace, block, number)]
     return tuple(Part(caption, _played(caption.cited, duration_s)) for caption in captions)

@@ -43,7 +43,8 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
         for what, compared in _comparisons(name, values):
             say(f"{what}: ours {compared['ours']:.4g}, peer {compared['peer']:.4g}, ratio {compared['ratio']:.3f}")
         say(f"{name} measured {values['shape']}")
-    return {**figures, **about, "seed": args.seed}
+    ok = all(values.pop("is_clean", True) for values in figures.values())
+    return {**figures, **about, "seed": args.seed, "ok": ok}
 
 
 def _comparisons(name: str, values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -161,6 +162,22 @@ def _synthesize(args: argparse.Namespace, repeats: dict[str, int], about: dict[s
     return bench_synthesize(seed=args.seed, **repeats)
 
 
+def _abuse(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
+    from latentomni import checkpoints
+    from latentomni.bench.abuse import bench_abuse
+
+    about.update(model=args.model, weights=checkpoints.load(args.model, device="meta").weights)
+    return bench_abuse(show_as_page, args.model, seed=args.seed, **repeats)
+
+
+def show_as_page(trace: Any) -> None:
+    """All that the app draws of a trace when it is opened."""
+    from visualizers.page import html_page
+    from visualizers.view import view
+
+    view(trace), html_page(trace)
+
+
 def _describe(thinker: Any, about: dict[str, Any]) -> None:
     about.update(model=thinker.name, weights=thinker.weights, device=str(thinker.device))
 
@@ -169,5 +186,5 @@ _QUANTISED = {"decode", "prefill", "followup", "memory", "drift"}
 _BENCHES: dict[str, Callable[..., dict[str, Any]]] = {
     "decode": _decode, "prefill": _prefill, "followup": _followup, "memory": _memory,
     "media": _media, "train": _train, "evidence": _evidence, "ui": _ui, "drift": _drift, "synthesize": _synthesize,
-    "load": _load, "soak": _soak,
+    "load": _load, "soak": _soak, "abuse": _abuse,
 }  # fmt: skip

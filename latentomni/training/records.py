@@ -13,7 +13,7 @@ from typing import Any
 
 from latentomni.clock import WINDOW_STEP_S, Window
 from latentomni.config import Mode
-from latentomni.errors import DataError, MediaError, RequestError
+from latentomni.errors import DataError, MediaError, RequestError, plain
 from latentomni.media import probe
 from latentomni.modeling import LATENT_TOKENS
 from latentomni.processing import check_question
@@ -32,6 +32,7 @@ _SPECIAL = re.compile(r"<\|\w+\|>|" + "|".join(LATENT_TOKENS))
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON lets it pass, no tokenizer does
 _LISTED = 10  # problems that an error lists before it only counts
 _MAX_S = 1e6
+_MAX_CHARS = 500  # of a problem
 
 
 class Style(str, Enum):
@@ -140,7 +141,7 @@ def _rows(path: Path, look: Callable[[Path], float]) -> Iterator[tuple[int, Any,
             row, problems = None, [f"the line is not JSON ({error}); write one object a line"]
         else:
             problems = row_problems(row) + _media_problems(row, path.parent, look)
-        yield number, row, [f"line {number}: {problem}" for problem in problems]
+        yield number, row, [f"line {number}: {plain(problem, _MAX_CHARS)}." for problem in problems]
 
 
 def _fields(value: Any, name: str, known: dict[str, type], problems: list[str]) -> dict[str, Any]:
@@ -234,8 +235,10 @@ def _media_problems(row: Any, folder: Path, look: Callable[[Path], float]) -> li
     try:
         member = row.get("member")
         duration_s = Member.from_dict(member, folder).info.duration_s if isinstance(member, dict) else look(folder / media)
-    except (MediaError, OSError, ValueError) as error:  # a path may be too long, or hold a zero byte
+    except MediaError as error:
         return [str(error)]
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return [f"'media' is no path of a file, got {_shown(media)}; name the clip's file"]
     segments = row.get("segments")
     ends_s = [s.get("end_s") if isinstance(s, dict) else None for s in (segments if isinstance(segments, list) else [])]
     return [

@@ -3,17 +3,22 @@
 import ast
 import asyncio
 import socket
+from pathlib import Path
 
+import httpx
 import pytest
+from gradio.utils import get_upload_folder
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 
+from app.copy import ERRORS
 from app.settings import Settings
 from app.ui import build, launch
 from latentomni.trace import Trace
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = {"/ask_video", "/get_trace", "/decode_latent", "/intervene"}
 
 
@@ -58,6 +63,102 @@ def test_refusals_are_sentences(client, clip):
         client.predict("x" * 22, api_name="/get_trace")
     with pytest.raises(AppError, match=r"unknown Mode 'aloud'"):
         client.predict(handle_file(clip), "What is seen?", "aloud", api_name="/ask_video")
+
+
+def posted(client, name, *values):
+    """What a request gets that is not made by gradio's own library, which checks and uploads files first."""
+    sent = httpx.post(f"{client.src}gradio_api/call/{name}", json={"data": values})
+    if sent.status_code != 200:
+        return sent.text
+    return httpx.get(f"{client.src}gradio_api/call/{name}/{sent.json()['event_id']}", timeout=60).text
+
+
+EXAMPLE = EXAMPLES / "1-colour.mp4"
+MESSAGES = [{}, {"meta": {"_type": "gradio.FileData"}}, {"meta": {"_type": "x"}}, {"meta": None}, {"orig_name": "a.mp4", "size": 7, "is_stream": True}]
+PATHS = [str(EXAMPLE), "examples/1-colour.mp4", "/etc/passwd", f"../../../../../../../..{EXAMPLE}", f"file://{EXAMPLE}", "a\0b", "", 7, None]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=str)
+def test_a_file_of_the_server_is_not_read_for_a_program(client, message):
+    for path in PATHS if message in MESSAGES[:2] else PATHS[:2]:
+        for places in ({"path": path}, {"path": "x.mp4", "url": path}):
+            told = posted(client, "ask_video", {**places, **message}, "What is seen?", "direct", 0, 0.0, 4)
+            assert "event: error" in told and "answer" not in told and "root:" not in told, (path, told)
+
+
+def test_another_folder_inside_the_uploads_is_not_left_by_dots(client, clip):
+    folder = get_upload_folder()
+    told = posted(client, "ask_video", {"path": f"{folder}/../../../../../../../..{EXAMPLE}"}, "What is seen?", "direct", 0, 0.0, 4)
+    assert ERRORS["not_uploaded"] in told
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", str(EXAMPLES / "index.json"), "app.py", "../../etc/passwd"])
+def test_a_file_of_the_server_is_not_handed_out(client, path):
+    answer = httpx.get(f"{client.src}gradio_api/file={path}")
+    assert answer.status_code in (403, 404) and "root:" not in answer.text
+
+
+@pytest.mark.parametrize("message", MESSAGES[:2], ids=str)
+@pytest.mark.parametrize("field", ["path", "url"])
+def test_no_address_of_this_network_is_fetched(client, field, message):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0"):
+            address = f"http://{host}:{server.getsockname()[1]}/secret.mp4"
+            told = posted(client, "ask_video", {"path": "gone.mp4", **message, field: address}, "What is seen?", "direct", 0, 0.0, 4)
+            assert "event: error" in told
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"question": 7}, r"question must be text, got 7\."),
+        ({"question": ["a"]}, r"question must be text, got \['a'\]\."),
+        ({"question": ""}, r"The question is empty"),
+        ({"max_new_tokens": "many"}, r"max_new_tokens must be a whole number, got 'many'\."),
+        ({"temperature": None}, r"temperature must be a number, got None\."),
+        ({"seed": 10**30}, r"seed must be a whole number"),
+        ({"mode": {"a": 1}}, r"mode must be text"),
+        ({"max_new_tokens": True}, r"max_new_tokens must be a whole number, got True"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused_in_a_sentence(client, clip, values, said):
+    given = {"question": "What is seen?", "max_new_tokens": 4, **values}
+    with pytest.raises(AppError, match=said):
+        client.predict(handle_file(clip), **given, api_name="/ask_video")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("ask_video", None, "What?"),
+        ("ask_video", "x.mp4", "What?"),
+        ("ask_video", 7, "What?"),
+        ("ask_video", [], "What?"),
+        ("get_trace", "../../etc/passwd"),
+        ("get_trace", 7),
+        ("get_trace", None),
+        ("decode_latent", "x" * 22, "a", []),
+        ("decode_latent", {}, 0, 0),
+        ("intervene", "..", 5),
+        ("intervene", "x" * 22, "zero", None, None, 3, "a", "b"),
+    ],
+    ids=str,
+)
+def test_requests_of_the_wrong_shape_are_refused_in_a_sentence(client, values, caplog):
+    name, *given = values
+    told = posted(client, name, *given)
+    assert not [record for record in caplog.records if record.message == "a handler failed"]
+    assert "event: error" in told and "Traceback" not in told
+
+
+def test_a_window_that_is_none_is_refused_in_a_sentence(client, clip):
+    run = client.predict(handle_file(clip), "What is seen?", max_new_tokens=24, api_name="/ask_video")["run"]
+    for window in ((-1.0, 2.0), (-3.0, -1.0)):
+        with pytest.raises(AppError, match=r"A window lies within the clip"):
+            client.predict(run, "mute", start_s=window[0], end_s=window[1], api_name="/intervene")
 
 
 def test_an_agent_finds_the_four_tools_and_decodes_a_latent(client, clip):
