@@ -39,6 +39,10 @@ _ERRORS = {"MediaError": MediaError, "RequestError": RequestError}
 _log = logging.getLogger(__name__)
 
 
+class _Bloated(Exception):
+    """The process had not enough memory. Where this one has not, that is a MemoryError of its own."""
+
+
 class _Unfit(Exception):
     """What the process said does not follow the format."""
 
@@ -100,7 +104,7 @@ def _asked(
                         f"{path.name} takes more than {limit_s:g} s to read; cut it shorter or scale it down."
                     )
             return answer.result()
-        except MemoryError:
+        except _Bloated:
             most = f"{limits.max_memory_bytes >> 20} MiB"
             _log.warning("the reader of %r took more than %s", path.name, most)
             raise MediaError(
@@ -128,7 +132,7 @@ def _exchanged(child: subprocess.Popen, request: dict[str, Any], received: Calla
     except (ValueError, RecursionError, AttributeError):
         raise _Unfit(f"it said {line[:80]!r}") from None
     if kind == "memory":
-        raise MemoryError
+        raise _Bloated
     if kind in _ERRORS and isinstance(text, str):
         text = text.replace(request["path"], Path(request["path"]).name)  # a server's folders are nobody's business
         raise _ERRORS[kind]("".join(c if c.isprintable() else "\ufffd" for c in text[:_MAX_CHARS]))
