@@ -21,7 +21,7 @@ from latentomni.prefix import Columns, Prefix, growing_cache
 from latentomni.sequence import Sequence
 from latentomni.steps import FixedStep
 
-__all__ = ["PREFILL_CHUNK", "Progress", "generate", "read_prefix", "score"]
+__all__ = ["PREFILL_CHUNK", "Progress", "generate", "read_on", "read_prefix", "score"]
 
 PREFILL_CHUNK = 2048  # tokens of a prompt that go through the model at once
 _LEAST_TEMPERATURE = 1e-3
@@ -67,6 +67,12 @@ def read_prefix(thinker: Thinker, sequences: list[Sequence], counts: list[int]) 
         row.ready = count
     decoder.feed()
     return Prefix(counts, decoder.cache, decoder.columns)
+
+
+@torch.no_grad()
+def read_on(thinker: Thinker, sequences: list[Sequence], prefix: Prefix | None = None) -> torch.Tensor:
+    """(B, n, D) hidden states of every sequence's tokens behind the prefix."""
+    return _Decoder(thinker, sequences, [Mode.LATENT] * len(sequences), SamplingSpec(), prefix=prefix).feed()
 
 
 @torch.no_grad()

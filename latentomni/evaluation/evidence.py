@@ -17,14 +17,14 @@ from latentomni.config import Mode, SamplingSpec
 from latentomni.errors import require
 from latentomni.evaluation.cases import Case
 from latentomni.evidence import EvidenceBank
-from latentomni.generation import generate
+from latentomni.generation import generate, read_on
 from latentomni.modeling import Thinker
 from latentomni.processing import add_question, new_sequence
 from latentomni.runtime import Runtime
 from latentomni.sequence import Sequence
 from latentomni.trace import Trace
 
-__all__ = ["BASELINES", "Ranking", "evaluate_evidence"]
+__all__ = ["BASELINES", "Guesses", "Ranking", "evaluate_evidence"]
 
 BASELINES = ("uniform", "centre", "question", "attention")
 _BATCH = 24
@@ -123,14 +123,12 @@ def _answered(thinker: Thinker, cases: list[Case], seed: int, progress: Callable
 
 
 def _score(runtime: Runtime, case: Case, row: Sequence, prompt: int, told: dict[str, _Told]) -> None:
-    thinker, evidence = runtime.thinker, Evidence(case.features, runtime.donors)
-    asked = _question_vector(thinker, row, prompt)
-    attended = attention_record(thinker, row, prompt) if row.windows and len(row) <= MAX_TOKENS else None
+    thinker, guesses = runtime.thinker, Guesses(runtime, row, prompt)
     latents = torch.stack(row.latents).float().cpu().numpy().reshape(len(row.windows), -1, thinker.hidden_size) if row.windows else []
     n_visual = thinker.spec.n_visual
     for number, window in enumerate(case.windows):
         for modality, slots in (("visual", slice(0, n_visual)), ("audio", slice(n_visual, None))):
-            bank = evidence.banks[modality]
+            bank = guesses.banks[modality]
             present = thinker.spec.visual if modality == "visual" else thinker.spec.audio
             if not len(bank.times_s) or not present:
                 continue
@@ -138,15 +136,33 @@ def _score(runtime: Runtime, case: Case, row: Sequence, prompt: int, told: dict[
             is_written = number < len(row.windows)
             scores = bank.by_time(bank.nearest(latents[number][slots])).mean(0) if is_written else None
             kept.rankings.append(Ranking.of(scores, times_s, window) if is_written else _missed(times_s, window))
-            guesses = {
-                "uniform": Ranking.of(np.zeros(len(times_s)), times_s, window).chance()["hit_at_1"],
-                "centre": Ranking.of(-abs(times_s.mean(axis=1) - case.features.duration_s / 2), times_s, window).hit(1),
-                "question": Ranking.of(bank.by_time(bank.nearest(asked[None]))[0], times_s, window).hit(1),
-            }
-            if is_written and attended:
-                guesses["attention"] = Ranking.of(_attention_over(attended, number, modality, bank), times_s, window).hit(1)
-            for name, value in guesses.items():
+            for name, value in guesses.hits(modality, window, [number] if is_written else []).items():
                 kept.baselines[name].append(value)
+
+
+class Guesses:
+    """Moments that cheaper guesses than a run's latents name, by the names of BASELINES. row: the finished run, whose answer begins
+    at `prompt`."""
+
+    def __init__(self, runtime: Runtime, row: Sequence, prompt: int) -> None:
+        self.banks, self._duration_s = Evidence(row.clip, runtime.donors).banks, row.clip.duration_s
+        self._asked = _question_vector(runtime, row, prompt)
+        self._attended = attention_record(runtime.thinker, row, prompt) if row.windows and len(row) <= MAX_TOKENS else None
+
+    def hits(self, modality: str, window: Window, blocks: list[int]) -> dict[str, float]:
+        """Whether the first moment of each is right; of uniform, how likely. blocks: those whose attention is asked, the best of them
+        at each time; without any there is no such guess."""
+        bank = self.banks[modality]
+        times_s = bank.times_s
+        found = {
+            "uniform": Ranking.of(np.zeros(len(times_s)), times_s, window).chance()["hit_at_1"],
+            "centre": Ranking.of(-abs(times_s.mean(axis=1) - self._duration_s / 2), times_s, window).hit(1),
+            "question": Ranking.of(bank.by_time(bank.nearest(self._asked[None]))[0], times_s, window).hit(1),
+        }
+        if blocks and self._attended:
+            fallen = np.max([_attention_over(self._attended, block, modality, bank) for block in blocks], axis=0)
+            found["attention"] = Ranking.of(fallen, times_s, window).hit(1)
+        return found
 
 
 def _missed(times_s: np.ndarray, window: Window) -> Ranking:
@@ -156,12 +172,15 @@ def _missed(times_s: np.ndarray, window: Window) -> Ranking:
 
 
 @torch.no_grad()
-def _question_vector(thinker: Thinker, row: Sequence, prompt: int) -> np.ndarray:
-    """(D,) mean over the question's words of what the model would say as a latent behind each."""
+def _question_vector(runtime: Runtime, row: Sequence, prompt: int) -> np.ndarray:
+    """(D,) mean over the question's words of what the model would say as a latent behind each. The clip is not read again where it is kept."""
     before = row.up_to(prompt)
-    places = [i for i, (kind, turn) in enumerate(zip(before.kinds, before.turns, strict=True)) if kind == Kind.TEXT and turn == row.turn]
-    hidden = thinker.full([before])[0, places]
-    return thinker.latent(hidden).float().mean(0).cpu().numpy()
+    prefix = runtime.opening([before])
+    hidden = read_on(runtime.thinker, [before], prefix)[0]
+    start = len(before) - len(hidden)
+    kinds = zip(before.kinds[start:], before.turns[start:], strict=True)
+    places = [i for i, (kind, turn) in enumerate(kinds) if kind == Kind.TEXT and turn == row.turn]
+    return runtime.thinker.latent(hidden[places]).float().mean(0).cpu().numpy()
 
 
 def _attention_over(record: AttentionRecord, block: int, modality: str, bank: EvidenceBank) -> np.ndarray:

@@ -16,9 +16,10 @@ from latentomni.clock import Window
 from latentomni.config import MediaLimits, Mode, ReadingSpec, SamplingSpec
 from latentomni.errors import DataError, LatentOmniError
 from latentomni.evaluation.benchmarks import BENCHMARKS, LETTERS, Item, option_of
-from latentomni.evaluation.evidence import Ranking
+from latentomni.evaluation.evidence import BASELINES, Guesses, Ranking
 from latentomni.evaluation.processes import Processes
 from latentomni.runtime import Runtime
+from latentomni.sequence import Sequence
 from latentomni.trace import Trace
 from latentomni.truth import Truth
 
@@ -67,7 +68,9 @@ def _asked(runtime: Runtime, item: Item, mode: Mode, sampling: SamplingSpec, rea
     began = time.perf_counter()
     told = {"id": item.id, "video": item.video.name, "answer": item.answer, "chosen": None, "right": False, "text": "", "windows_s": [], "failed": ""}
     try:
-        trace = runtime.answer(runtime.read(item.video, reading=reading), item.prompt, mode, sampling)
+        clip = runtime.read(item.video, reading=reading)
+        row = runtime.conversation(clip)
+        trace = Trace.from_events(runtime.stream(clip, item.prompt, mode, sampling, row))
         if traces:
             replace(trace, truth=_truth(item, trace)).save(traces / f"{re.sub(r'[^A-Za-z0-9_-]', '_', item.id)}.zip")  # an id is whatever the file says
     except LatentOmniError as error:
@@ -75,7 +78,7 @@ def _asked(runtime: Runtime, item: Item, mode: Mode, sampling: SamplingSpec, rea
     chosen = option_of(trace.answer, item.options)
     windows = [[block.window.start_s, block.window.end_s] for block in trace.blocks]
     return told | {"chosen": chosen, "right": chosen == item.answer, "text": trace.answer, "windows_s": windows,
-                   "steps": score_steps(item, trace), "seconds": round(time.perf_counter() - began, 2)}  # fmt: skip
+                   "steps": score_steps(item, trace, runtime, row), "seconds": round(time.perf_counter() - began, 2)}  # fmt: skip
 
 
 def _truth(item: Item, trace: Trace) -> Truth:
@@ -86,16 +89,18 @@ def _truth(item: Item, trace: Trace) -> Truth:
     return Truth(f"{item.answer}. {option}", is_right, tuple(step.window for step in timed), tuple(step.modality for step in timed))
 
 
-def score_steps(item: Item, trace: Trace) -> list[dict[str, Any]]:
-    """How the moments that the run's latents are most similar to stand to those that the annotators timed, two seconds around them allowed;
-    beside the middle of the clip and chance."""
-    told = []
+def score_steps(item: Item, trace: Trace, runtime: Runtime, row: Sequence) -> list[dict[str, Any]]:
+    """How the moments that the run's latents are most similar to, and the windows that it states, stand to those that the annotators timed, two
+    seconds around them allowed; beside guesses without latents and chance. row: the finished run."""
+    told, guesses = [], None
     for step in item.steps:
         window = step.window and Window(max(step.window.start_s - _TOLERANCE_S, 0.0), step.window.end_s + _TOLERANCE_S)
         ranking = window and Ranking.of_trace(trace, step.modality, window)
         if ranking:
-            told.append({"modality": step.modality, "hit_at_1": ranking.hit(1), "hit_at_5": ranking.hit(5), "mrr": ranking.reciprocal_rank,
-                         "centre": float(window.contains(trace.clip.duration_s / 2)), "chance": ranking.chance()})  # fmt: skip
+            guesses = guesses or Guesses(runtime, row, trace.prompt_tokens)
+            iou = max(block.window.iou(step.window) for block in trace.blocks)
+            told.append({"modality": step.modality, "hit_at_1": ranking.hit(1), "hit_at_5": ranking.hit(5), "mrr": ranking.reciprocal_rank, "window_iou": iou,
+                         "baselines": guesses.hits(step.modality, window, list(range(len(trace.blocks)))), "chance": ranking.chance()})  # fmt: skip
     return told
 
 
@@ -121,10 +126,14 @@ def _evidence(steps: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Of timed steps, where a benchmark has any."""
     if not steps:
         return None
-    names = ("hit_at_1", "hit_at_5", "mrr")
-    chance = {name: _mean([step["chance"][name] for step in steps]) for name in names}
-    baselines = {"uniform": chance["hit_at_1"], "centre": _mean([step["centre"] for step in steps])}
-    return {"steps": len(steps), **{name: _mean([step[name] for step in steps]) for name in names}, "baselines": baselines, "chance": chance}
+    names, chances = ("hit_at_1", "hit_at_5", "mrr", "window_iou"), ("hit_at_1", "hit_at_5", "mrr")
+    guessed = {name: [step["baselines"][name] for step in steps if name in step["baselines"]] for name in BASELINES}
+    return {
+        "steps": len(steps),
+        **{name: _mean([step[name] for step in steps]) for name in names},
+        "baselines": {name: _mean(values) if values else None for name, values in guessed.items()},
+        "chance": {name: _mean([step["chance"][name] for step in steps]) for name in chances},
+    }
 
 
 def _mean(values: list) -> float:

@@ -27,6 +27,7 @@ from latentomni.evaluation.harness import (
     score_steps,
 )
 from latentomni.runtime import Runtime
+from latentomni.trace import Trace
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OPTIONS = ["A. red", "B. blue", "C. green", "D. yellow"]
@@ -189,15 +190,20 @@ def test_timed_steps_are_held_against_the_runs_latents(nano, tmp_path):
     """Nano asked as it was trained: its blocks find the scene, so a step timed there is a hit, and one timed elsewhere is none."""
     place(tmp_path, "a.mp4")
     asked = "Where is the object when the chirp plays?"
-    trace = ask(tmp_path / "a.mp4", asked, "nano")
+    clip = nano.read(tmp_path / "a.mp4")
+    row = nano.conversation(clip)
+    trace = Trace.from_events(nano.stream(clip, asked, "latent", SamplingSpec(), row))
     true = trace.blocks[0].window
     far = Window(6.5, 7.0) if true.start_s < 3 else Window(0.1, 0.4)
     steps = (TimedStep("visual", true), TimedStep("audio", true), TimedStep("audio", far), TimedStep("visual", None))
     item = Item("0", tmp_path / "a.mp4", asked, ("x", "y"), "A", {}, steps)
-    lines = {"0": {"id": "0", "right": False, "chosen": None, "failed": "", "steps": score_steps(item, trace)}}
+    lines = {"0": {"id": "0", "right": False, "chosen": None, "failed": "", "steps": score_steps(item, trace, nano, row)}}
     told = score_benchmark([item], lines)["evidence"]
     assert told["steps"] == 3 and told["hit_at_1"] == pytest.approx(2 / 3, abs=1e-3) and told["mrr"] > told["hit_at_1"]
-    assert 0 < told["chance"]["hit_at_1"] < 1 and set(told["baselines"]) == {"uniform", "centre"}
+    assert 0 < told["chance"]["hit_at_1"] < 1 and told["baselines"]["uniform"] == told["chance"]["hit_at_1"]
+    assert told["window_iou"] == pytest.approx(2 / 3, abs=1e-3)  # it is the true window of two, and apart from the third
+    assert told["baselines"]["attention"] == pytest.approx(2 / 3, abs=1e-3)  # as docs/READING.md says of nano
+    assert set(told["baselines"]) == {"uniform", "centre", "question", "attention"}
     assert score_benchmark([item], {"0": lines["0"] | {"steps": []}})["evidence"] is None
     assert Ranking.of_trace(ask(tmp_path / "a.mp4", asked, "nano", mode="direct"), "visual", true) is None
 
