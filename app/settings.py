@@ -83,11 +83,18 @@ class Settings:
             limits = Limits.read()
         except RequestError as error:
             parser.error(str(error))
-        return cls(given.model, given.host, given.port, _env("LATENTOMNI_CACHE"), given.quantization, log, is_public, limits)
+        quantization = given.quantization or _of_a_space(given.model)
+        return cls(given.model, given.host, given.port, _env("LATENTOMNI_CACHE"), quantization, log, is_public, limits)
 
 
 def _env(name: str, default: str | None = None) -> str | None:
     return os.environ.get(name) or default
+
+
+def _of_a_space(model: str) -> str | None:
+    """A copy of the Space with another model, and nothing else said: four bits, but where ZeroGPU lends a GPU that holds it whole."""
+    is_lent = _env("SPACES_ZERO_GPU", "").lower() in ("1", "true")
+    return "nf4" if _env("SPACE_ID") and not is_lent and model != "nano" else None
 
 
 def _number(name: str, default: float) -> float:

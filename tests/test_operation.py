@@ -22,7 +22,8 @@ def read_variables(source: str) -> set[str]:
         if isinstance(node, ast.Call) and node.args:
             is_read = ast.unparse(node.func) in ("os.environ.get", "environ.get", "os.getenv", "getenv", "_env", "_number")
             found |= {node.args[0].value} if is_read and isinstance(node.args[0], ast.Constant) else set()
-        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and ast.unparse(node.value).endswith("environ"):
+        is_named = isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and isinstance(node.slice, ast.Constant)
+        if is_named and ast.unparse(node.value).endswith("environ"):
             found.add(node.slice.value)
         if isinstance(node, ast.Compare) and ast.unparse(node.comparators[0]).endswith("environ"):
             found.add(node.left.value)

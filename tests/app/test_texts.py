@@ -63,6 +63,18 @@ def test_arguments_come_before_the_environment(monkeypatch):
     assert Settings.read(given) == Settings("nano", "0.0.0.0", 7002, "cache", "int8")
 
 
+@pytest.mark.parametrize(
+    ("model", "variables", "expected"),
+    [("nano", {"SPACE_ID": "a/b"}, None), ("Qwen/Qwen2.5-Omni-7B", {"SPACE_ID": "a/b"}, "nf4"), ("Qwen/Qwen2.5-Omni-7B", {}, None),
+     ("Qwen/Qwen2.5-Omni-7B", {"SPACE_ID": "a/b", "SPACES_ZERO_GPU": "true"}, None),
+     ("Qwen/Qwen2.5-Omni-7B", {"SPACE_ID": "a/b", "LATENTOMNI_QUANTIZATION": "none"}, "none")],
+)  # fmt: skip
+def test_a_copied_space_needs_one_variable(monkeypatch, model, variables, expected):
+    for name, value in {"LATENTOMNI_MODEL": model, **variables}.items():
+        monkeypatch.setenv(name, value)
+    assert (Settings.read([]).model, Settings.read([]).quantization) == (model, expected)
+
+
 def test_bad_use_ends_with_code_2(capsys):
     with pytest.raises(SystemExit) as ended:
         Settings.read(["--quantization", "nf3"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,38 @@ def test_a_run_goes_on_with_its_own_recipe_only(changes, tmp_path):
     runtime = Runtime.load(first["checkpoint"])
     trace = runtime.answer(runtime.read(CLIPS[0]), "What is seen?", Mode.TEXT_COT, SamplingSpec(max_new_tokens=4))
     assert trace.tokens > 0 and trace.blocks == ()
+
+
+_KILLED = """
+import os, signal, sys
+def hook(event, args, seen=[0]):
+    if event in ("os.rename", "shutil.rmtree", "os.mkdir") and "state" in str(args[0]) and str(args[0]).startswith(sys.argv[1]):
+        seen[0] += 1
+        if seen[0] == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+from latentomni.training.__main__ import main
+main(sys.argv[3:])
+"""
+
+
+def test_killed_within_its_saves_a_run_goes_on_as_if_it_had_not_been(changes, tmp_path):
+    """SIGKILL right before a folder of a save is made, moved or removed; each time it is started again until the next one."""
+    file, out = tmp_path / "recipe.json", tmp_path / "run"
+    file.write_text(json.dumps({"extends": "latentomni", **changes, "phases": {kind: {"steps": 2} for kind in ONCE}}))
+    expected = finetune(read_recipe(file), tmp_path / "through")
+    command = [sys.executable, "-c", _KILLED, str(out)]
+    for at in (2, 5, 4):  # into the first save; between the two moves of another; before an old one is gone
+        resumed = ["--resume"] if (out / "recipe.json").exists() else []
+        done = subprocess.run([*command, str(at), str(file), "--out", str(out), *resumed], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert not (out / "checkpoint").exists()
+    again = finetune(read_recipe(file), out, resume=True)
+    assert again["losses"] == expected["losses"]
+    before, after = (parameters(run["checkpoint"])[1] for run in (expected, again))
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    assert (tmp_path / "through" / "log.jsonl").read_text().count("\n") == (out / "log.jsonl").read_text().count("\n")
+    assert not [path for path in out.iterdir() if path.suffix in (".partial", ".old")]
 
 
 def test_gradient_checkpointing_changes_no_step(changes, tmp_path):
