@@ -25,7 +25,7 @@ def read_variables(source: str) -> set[str]:
         is_named = isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and isinstance(node.slice, ast.Constant)
         if is_named and ast.unparse(node.value).endswith("environ"):
             found.add(node.slice.value)
-        if isinstance(node, ast.Compare) and ast.unparse(node.comparators[0]).endswith("environ"):
+        if isinstance(node, ast.Compare) and ast.unparse(node.comparators[0]).endswith("environ") and isinstance(node.left, ast.Constant):
             found.add(node.left.value)
     return found
 
