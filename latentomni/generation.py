@@ -135,8 +135,7 @@ class _Decoder:
                 yield from self._enter_open_block(b)
             while active := [b for b, row in enumerate(self.rows) if not row.reason]:
                 if self.cancelled():
-                    self._drop_open_blocks()
-                    yield from (event for b in active for event in self._finish(b, "cancelled"))
+                    yield from self._stop(active)
                     return
                 hidden = self._tick()
                 if self.fixed and len(self.rows) == 1 and self.rows[0].places:
@@ -160,6 +159,11 @@ class _Decoder:
         row.window_tokens, row.window_text = len(written), "".join(map(self.grammar.text, written))
         if not self.spec.writes_window or self._window_is_written(row):
             yield from self._open_latents(b)
+
+    def _stop(self, active: list[int]) -> Iterator[tuple[int, Event]]:
+        self._drop_open_blocks()
+        for b in active:
+            yield from self._finish(b, "cancelled")
 
     def _drop_open_blocks(self) -> None:
         for row in self.rows:
@@ -286,14 +290,15 @@ class _Decoder:
         step, vectors = torch.tensor([known], device=self.thinker.device).transpose(0, 1), [self.thinker.latent(hidden)]
         for k in range(count - 1):
             if self.cancelled():
-                return  # and the block is dropped where that is told
+                yield from self._stop([0])
+                return
             last = [[values[k] for values in known[1:5]]]
             vectors.append(self.thinker.latent(self._forward(vectors[-1][None], step[:, :, k : k + 1], last)[:, 0]))
         row.fed = row.ready
         block = torch.cat(vectors)
         told, elapsed_s = block.float().cpu().numpy(), self._mark(row)
-        row.sequence.latents += list(block)
         for index, place in enumerate(row.places):
+            row.sequence.latents.append(block[index])  # one that is not told is not kept either
             yield 0, LatentStep(row.blocks - 1, index, place.modality, place.instant, place.cell, place.time_s, told[index], elapsed_s=elapsed_s)
         row.gap, row.places, row.ready = True, (), row.ready + 2
         yield 0, LatentClosed(row.blocks - 1, None, self._mark(row))

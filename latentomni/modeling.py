@@ -65,7 +65,7 @@ class Thinker:
         self.text_model = getattr(inner, "language_model", inner)
         self.towers = inner if inner is not self.text_model else self.model
         if self.fixes_steps is None:
-            self.fixes_steps = self.device.type == "cuda" and not self.is_offloaded
+            self.fixes_steps = self.device.type == "cuda" and len(set(getattr(self.model, "hf_device_map", {}).values())) < 2
 
     @property
     def device(self) -> torch.device:

@@ -82,7 +82,7 @@ class _GrowingLayer(DynamicLayer):
     def reserve(self, end: int, ahead: int) -> None:
         """Make room for `end` keys and `ahead` more where there is none for `end`."""
         if self.room < end:
-            self._widen((self.keys, self.values), self.get_seq_length(), -(-(end + ahead) // 64) * 64)
+            self._widen((self.keys, self.values), self.get_seq_length(), end + ahead)
             self.extend(self.get_seq_length())
 
     def extend(self, end: int) -> None:
@@ -90,8 +90,9 @@ class _GrowingLayer(DynamicLayer):
         self.keys, self.values = (room[..., :end, :] for room in self._room)
 
     def _widen(self, like: tuple[torch.Tensor, torch.Tensor], start: int, size: int) -> None:
-        """Zeros behind what is there: a value that is masked is still multiplied by nothing."""
-        rooms = []
+        """Zeros behind what is there: a value that is masked is still multiplied by nothing. A mask as long as the room is aligned, as kernels
+        want it; each would pad its own else."""
+        rooms, size = [], -(-size // 64) * 64
         for old, states in zip((self.keys, self.values), like, strict=True):
             room = states.new_empty(*states.shape[:-2], size, states.shape[-1])
             room[..., start:, :] = 0

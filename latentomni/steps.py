@@ -4,10 +4,13 @@ A decoder that is told what to do kernel by kernel waits for the telling; a grap
 """
 
 import logging
+import threading
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 
+from latentomni.memory import is_out_of_memory
 from latentomni.modeling import Thinker
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ __all__ = ["FixedStep"]
 
 _AHEAD = 512  # tokens that keys and values are given room for at once: a graph holds as long as they stay where they are
 _STEPS_BEFORE_CAPTURE = 4  # a short answer does not earn one
+_CAPTURING = threading.Lock()  # a process can take one graph at a time
 _log = logging.getLogger(__name__)
 
 
@@ -24,7 +28,7 @@ class FixedStep:
     """Steps of one decoding over its cache, as long as that goes on one token at a time.
 
     The keys behind the last one are masked, so that a step reads all the room there is. On a GPU the step is captured and checked against
-    the step it was made from; where that fails, it goes on uncaptured and says so in the log.
+    the step it was made from; where that fails, it goes on uncaptured and says so in the log, and so do later answers of this model.
     """
 
     def __init__(self, thinker: Thinker, cache: "DynamicCache") -> None:
@@ -86,23 +90,40 @@ class FixedStep:
 
     def _capture(self, expected: torch.Tensor) -> None:
         """Take the step that was just made as a graph: made again, it writes the same keys and values to the same place."""
+        is_lasting = True
         try:
-            aside = torch.cuda.Stream()
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                self._step()
-            torch.cuda.current_stream().wait_stream(aside)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may use the GPU meanwhile
-                hidden = self._step()
+            graph, hidden = self._recorded()
             graph.replay()
             is_same = torch.allclose(hidden, expected, rtol=2e-2, atol=2e-2 * float(expected.abs().max()))
         except RuntimeError as error:
             is_same, told = False, str(error).partition("\n")[0]
+            is_lasting = not is_out_of_memory(error)
         else:
             told = "its replay gives other values"
         if is_same:
             self._graph = (graph, hidden)
-        else:
-            self._may_capture = False
-            _log.warning("The decoder's step could not be captured as a graph (%s); answers go on without, and slower.", told)
+            return
+        self._may_capture = False
+        if is_lasting:  # it would fail for every answer, as where a layer's kernels wait for the host
+            self.thinker.fixes_steps = False
+        _log.warning("The decoder's step could not be captured as a graph (%s); answers go on without, and slower.", told)
+
+    def _recorded(self) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
+        """The step as a graph of the device that holds its inputs, and where its replay will write the hidden states."""
+        device = self._inputs[0].device
+        before, aside = torch.cuda.current_stream(device), _aside(device)
+        with _CAPTURING, torch.cuda.device(device), torch.cuda.stream(before):  # a capture that fails would leave its own stream the current one
+            aside.wait_stream(before)
+            with torch.cuda.stream(aside):
+                self._step()
+            before.wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):  # other threads may use the GPU meanwhile
+                hidden = self._step()
+        return graph, hidden
+
+
+@cache
+def _aside(device: torch.device) -> torch.cuda.Stream:
+    """One for all captures: libraries hold room for every stream that they were used on."""
+    return torch.cuda.Stream(device)

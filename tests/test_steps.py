@@ -1,5 +1,6 @@
 """Steps over keys at fixed places, which a GPU replays as a graph: the same answers as without, to rounding. Here uncaptured."""
 
+import operator
 from dataclasses import replace
 from itertools import count
 
@@ -99,10 +100,28 @@ def test_what_is_not_written_yet_is_not_seen(tiny64, make_clip):
     torch.testing.assert_close(found[0], expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("after", range(0, 12, 3))
-def test_a_block_can_be_stopped_in_its_middle(tiny64, make_clip, after):
+@pytest.mark.parametrize("is_stopped", [operator.lt, operator.eq])  # from then on, or that once
+@pytest.mark.parametrize("after", [0, *range(12, 28, 3)])  # the first block is decoded between asks 16 and 24
+def test_a_block_can_be_stopped_in_its_middle(tiny64, make_clip, after, is_stopped):
     thinker = replace(tiny64, fixes_steps=True)
     row, asks = asked(thinker, make_clip(0)), count()
-    events = list(generate(thinker, [row], [Mode.LATENT], SamplingSpec(max_new_tokens=8), lambda: next(asks) > after))
+    events = list(generate(thinker, [row], [Mode.LATENT], SamplingSpec(max_new_tokens=8), lambda: is_stopped(after, next(asks))))
     assert events[-1][1].reason == "cancelled"
     assert row.kinds.count(Kind.LATENT) == len(row.latents) and row.kinds.count(Kind.LATENT) % thinker.spec.n_latents == 0
+
+
+@pytest.mark.parametrize("fixes_steps", [False, True])
+def test_a_block_that_is_left_while_it_is_told_is_taken_back(tiny64, make_clip, fixes_steps):
+    thinker = replace(tiny64, fixes_steps=fixes_steps)
+    row = asked(thinker, make_clip(0))
+    events = generate(thinker, [row], [Mode.LATENT], SamplingSpec(max_new_tokens=8))
+    next(event for _, event in events if isinstance(event, LatentStep))
+    assert row.latents
+    events.close()
+    assert not row.latents and Kind.LATENT not in row.kinds and not row.windows
+
+
+@pytest.mark.parametrize("places, is_one_gpu", [("cuda:0", True), ("cuda:0 cuda:1", False), ("cuda:0 cpu", False), ("cpu", False)])
+def test_steps_are_fixed_where_one_gpu_holds_all_of_the_model(tiny64, monkeypatch, places, is_one_gpu):
+    monkeypatch.setattr(tiny64.model, "hf_device_map", dict(enumerate(places.split())), raising=False)
+    assert replace(tiny64, fixes_steps=None).fixes_steps is is_one_gpu

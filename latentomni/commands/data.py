@@ -63,7 +63,7 @@ def _add_synthesize(kinds: Any) -> None:
     parser.add_argument("--structured", choices=["json_schema", "json_object", "none"], default="json_schema",
                         help="how the endpoint is held to a reply's schema; json_object for llama-cpp-python; default: %(default)s")  # fmt: skip
     parser.add_argument("--n", type=positive, help="clips; default: 30 of AV World, all of a file")
-    parser.add_argument("--seed", type=int, help="of AV World's clips and of the sampling; default: 0")
+    parser.add_argument("--seed", type=int, help="of AV World's clips, default: 0, and of the sampling, default: the config's, or 7")
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="one process, or a Ray cluster; default: %(default)s")
     parser.add_argument("--workers", type=positive, default=1, help="of 16 items at a time; default: %(default)s")
 
@@ -163,6 +163,7 @@ def _synthesize(args: argparse.Namespace, say: Callable[..., None]) -> dict[str,
         require(args.model is None, "--model names the model of one --endpoint; a --config names one for each role.")
     else:
         settings = Settings.of_one(Role(args.endpoint, args.model or served_model(args.endpoint), structured=args.structured))
+    require((args.seed or 0) >= 0, f"--seed starts at 0, got {args.seed}")
     if args.seed is not None:
         settings = replace(settings, seed=args.seed)
     if args.source in ("avworld", "avworld-questions"):

@@ -7,7 +7,9 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import time
+import uuid
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -25,6 +27,9 @@ from latentomni.synthesis.settings import Role, Settings
 __all__ = ["Asker", "EndpointError", "UnusableReply", "prompt_versions", "served_model"]
 
 _KEPT_CHARS = 200  # of a reply, in the reason of a rejection
+_HOTTEST = 2.0  # servers refuse more
+_TOO_LONG = re.compile(r"context[ _](?:length|window|size)", re.IGNORECASE)  # as OpenAI, vLLM and llama.cpp say it
+_NO_KEY = "none"
 
 
 class EndpointError(LatentOmniError):
@@ -45,6 +50,7 @@ class Asker:
     def __init__(self, settings: Settings, kept: Path, workers: int = 1) -> None:
         self.settings, self.kept = settings, kept
         self._lines = {name: _Line(role, role.concurrency * workers) for name, role in settings.roles.items()}
+        self._asked: dict[str, asyncio.Lock] = {}
 
     async def ask(self, prompt: str, calls: list[str], parts: Sequence[dict[str, Any]] = (), **values: Any) -> dict[str, Any]:
         """What the prompt's role replies to it, as the schema of the reply has it. parts: pictures and sound, sent behind the text.
@@ -67,7 +73,8 @@ class Asker:
         elif role.structured == "json_object":
             request["response_format"] = {"type": "json_object", "schema": reply.model_json_schema()}
         for attempt in range(self.settings.attempts):
-            drawn = {"temperature": head["temperature"] + 0.3 * attempt, "seed": self.settings.seed + attempt}  # the same again would be the same
+            temperature = min(head["temperature"] + 0.3 * attempt, _HOTTEST)
+            drawn = {"temperature": temperature, "seed": self.settings.seed + attempt}  # the same again would be the same
             answer = await self._answer(head["role"], {**request, **drawn}, calls)
             try:
                 return reply.model_validate_json(_json_in(answer)).model_dump(mode="json")
@@ -91,14 +98,15 @@ class Asker:
 
     async def _answer(self, role: str, request: dict[str, Any], calls: list[str]) -> str:
         key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-        calls.append(key)
         file = self._file(key)
-        if not file.is_file():
-            told = {"role": role, **await self._lines[role].send(request)}
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(f".{os.getpid()}.partial")
-            partial.write_text(json.dumps(told), encoding="utf-8")
-            partial.replace(file)
+        async with self._asked.setdefault(key, asyncio.Lock()):  # two items may ask the same at once
+            told = None if file.is_file() else {"role": role, **await self._lines[role].send(request)}
+            if told and not file.is_file():  # nor has another process kept a reply, which it goes on from
+                file.parent.mkdir(parents=True, exist_ok=True)
+                partial = file.with_suffix(f".{uuid.uuid4().hex}.partial")
+                partial.write_text(json.dumps(told), encoding="utf-8")
+                partial.replace(file)
+        calls.append(key)
         return json.loads(file.read_text(encoding="utf-8"))["text"]
 
     def _file(self, key: str) -> Path:
@@ -118,7 +126,7 @@ class _Line:
     async def send(self, request: dict[str, Any]) -> dict[str, Any]:
         openai = _openai()
         if self._client is None:
-            key = os.environ.get(self.role.key_variable, "none")
+            key = _key(self.role.key_variable)
             self._client = openai.AsyncOpenAI(base_url=self.role.endpoint, api_key=key, timeout=self.role.timeout_s, max_retries=self.role.retries)
             self._places = asyncio.Semaphore(self.concurrency)
         async with self._places:
@@ -128,8 +136,10 @@ class _Line:
                     done = await self._client.chat.completions.create(**request)
                     return _told(done)
                 except openai.APIConnectionError as error:
-                    raise EndpointError(self._failed(f"cannot be reached ({error.__cause__ or error})")) from None
+                    raise EndpointError(self._failed(f"cannot be reached ({_one_line(str(error.__cause__ or '') or str(error))})")) from None
                 except openai.APIStatusError as error:
+                    if error.status_code == 413 or (error.status_code == 400 and _TOO_LONG.search(error.message)):  # the item's fault
+                        raise UnusableReply(f"too long for {self.role.model}: {_one_line(error.message)}") from None
                     told = f"answered {error.status_code} ({_one_line(error.message)})"
                     other = ", or does not know this way of asking for JSON (a role's 'structured')" if "response_format" in error.message else ""
                     raise EndpointError(self._failed(told + other)) from None
@@ -138,6 +148,8 @@ class _Line:
             raise EndpointError(self._failed(f"sent what is not a chat completion ({_one_line(str(last))})"))
 
     def _failed(self, what: str) -> str:
+        key = _key(self.role.key_variable)
+        what = what if key == _NO_KEY else what.replace(key, "...")  # some servers repeat it
         return f"{self.role.endpoint} {what}; all replies so far are kept, run the same command again to go on."
 
     async def _wait_for_turn(self) -> None:
@@ -157,7 +169,7 @@ def served_model(endpoint: str) -> str:
     """The name of the only model, or the first, that a server says it has."""
     openai = _openai()
     try:
-        with openai.OpenAI(base_url=endpoint, api_key=os.environ.get("OPENAI_API_KEY", "none"), timeout=30, max_retries=3) as client:
+        with openai.OpenAI(base_url=endpoint, api_key=_key("OPENAI_API_KEY"), timeout=30, max_retries=3) as client:
             return next(iter(client.models.list())).id
     except (openai.OpenAIError, StopIteration, ValueError, AttributeError) as error:
         raise EndpointError(f"{endpoint} does not say which models it has ({_one_line(str(error))}); name one with --model.") from None
@@ -166,6 +178,11 @@ def served_model(endpoint: str) -> str:
 def prompt_versions() -> dict[str, str]:
     """Prompt -> "version hash": what was asked with, for the report."""
     return {name: f"{_prompt(name)[0]['version']} {hashlib.sha256(_text(name).encode()).hexdigest()[:12]}" for name in REPLIES}
+
+
+def _key(variable: str) -> str:
+    """Without line ends, as a file may have given it: an error would show the header that they break."""
+    return "".join(os.environ.get(variable, "").split()) or _NO_KEY
 
 
 def _openai() -> Any:
@@ -177,13 +194,16 @@ def _openai() -> Any:
 
 
 def _told(done: Any) -> dict[str, Any]:
-    usage = done.usage
+    text, usage = done.choices[0].message.content or "", done.usage
+    if not isinstance(text, str):
+        raise TypeError(f"its content is no text: {text!r}")
     sides = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-    return {"text": done.choices[0].message.content or "", "tokens_in": sides[0], "tokens_out": sides[1]}
+    return {"text": text, "tokens_in": sides[0] or 0, "tokens_out": sides[1] or 0}
 
 
 def _json_in(text: str) -> str:
-    """The object within what a model wrote around it."""
+    """The object within what a model wrote around it, behind what it thought."""
+    text = text.rpartition("</think>")[2]
     start, end = text.find("{"), text.rfind("}")
     return text[start : end + 1] if 0 <= start < end else text
 

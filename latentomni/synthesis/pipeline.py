@@ -19,6 +19,7 @@ from latentomni.synthesis.truth import Truth, truth_of
 __all__ = ["synthesize"]
 
 _REPLIES = "replies"
+_LAST = ("train.jsonl", "rejects.jsonl", "report.json", "report.md")  # of a run that has come to its end
 
 
 def synthesize(sources: Sequence[Source], settings: Settings, out: Path, engine: str = "local", workers: int = 1,
@@ -27,9 +28,15 @@ def synthesize(sources: Sequence[Source], settings: Settings, out: Path, engine:
 
     `out` gets replies/ (every reply, by the hash of what was asked), a JSONL file per stage with what it kept, rejects.jsonl with
     the reasons, train.jsonl (docs/DATA.md), report.json, report.md and a dataset card. workers: as the engine understands them. shown(done, stage, n)
-    tells progress. Raises EndpointError where a server fails; what was replied is kept.
+    tells progress. Raises EndpointError where a server fails; what was replied is kept. DataError for a source without notes where a role needs them.
     """
+    for role, sense in (("watcher", "seen"), ("listener", "heard")):
+        if not settings.roles[role].media:
+            for source in sources:
+                source.noted(sense)  # or say that there are no notes, before anything is asked
     out.mkdir(parents=True, exist_ok=True)
+    for left in (*(out / name for name in _LAST), *out.glob("clips/*.partial*"), *out.glob("replies/*/*.partial")):
+        left.unlink(missing_ok=True)  # of another run, or of one that was killed
     run = _Run(settings, out, ENGINES[engine], workers, shown)
     clips = [{"id": source.id, "source": json.loads(json.dumps(source.to_dict()))} for source in sources]
     questions = run.stage("questions", clips)

@@ -2,9 +2,10 @@
 
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+from urllib.parse import urlsplit
 
 from latentomni.errors import RequestError, require
 
@@ -37,7 +38,8 @@ class Role:
     key_variable: str = "OPENAI_API_KEY"
 
     def __post_init__(self) -> None:
-        require(self.endpoint.startswith(("http://", "https://")), f"an endpoint is an http:// or https:// address, got {self.endpoint!r}")
+        require("@" not in self.endpoint, "an endpoint's address holds no password; put its key into the variable that key_variable names")
+        require(_is_address(self.endpoint), f"an endpoint is an http:// or https:// address, got {self.endpoint!r}")
         require(bool(self.model), "a role needs the name of its model")
         require(self.concurrency >= 1 and self.retries >= 0, f"concurrency starts at 1 and retries at 0, got {self.concurrency} and {self.retries}")
         require(self.structured in STRUCTURED, f"structured is one of {', '.join(STRUCTURED)}, got {self.structured!r}")
@@ -45,7 +47,8 @@ class Role:
         require(rate is None or 0 < rate < math.inf, f"requests_per_minute must be above 0, got {rate}")
         require(0 < self.timeout_s < math.inf, f"timeout_s must be above 0, got {self.timeout_s}")
         object.__setattr__(self, "price", tuple(self.price))
-        require(len(self.price) == 2 and min(self.price) >= 0, f"a price is [dollars in, dollars out] per million tokens, got {self.price}")
+        is_price = len(self.price) == 2 and all(isinstance(side, int | float) and 0 <= side < math.inf for side in self.price)
+        require(is_price, f"a price is [dollars in, dollars out] per million tokens, got {self.price}")
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,24 @@ class Settings:
         object.__setattr__(self, "roles", roles)
         require(1 <= self.questions_per_clip <= 8, f"questions_per_clip must be 1 to 8, got {self.questions_per_clip}")
         require(3 <= self.min_total <= 15 and 1 <= self.min_each <= 5, f"min_total is 3 to 15, min_each 1 to 5, got {self.min_total} and {self.min_each}")
-        require(self.max_imbalance >= 1, f"max_imbalance starts at 1, got {self.max_imbalance}")
+        require(1 <= self.max_imbalance < math.inf, f"max_imbalance starts at 1, got {self.max_imbalance}")
         require(1 <= self.attempts <= 10, f"attempts must be 1 to 10, got {self.attempts}")
 
     @classmethod
     def of_one(cls, role: Role, **rest: Any) -> "Settings":
         """All roles by one model."""
         return cls(dict.fromkeys(ROLES, role), **rest)
+
+
+_TYPES = {str: (str,), bool: (bool,), int: (int,), float: (int, float), float | None: (int, float, type(None)), tuple[float, float]: (list, tuple),
+          dict[str, Role]: (dict,)}  # fmt: skip
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return text.startswith(("http://", "https://")) and bool(urlsplit(text).hostname)
+    except ValueError:
+        return False
 
 
 def read_settings(path: Path | str) -> Settings:
@@ -92,9 +106,11 @@ def read_settings(path: Path | str) -> Settings:
 
 def _made(kind: type, values: Any, name: str) -> Any:
     require(isinstance(values, dict), f"{name} must be an object, got {type(values).__name__}")
-    known = [f.name for f in fields(kind)]
-    unknown = sorted(values.keys() - set(known))
+    known = get_type_hints(kind)
+    unknown = sorted(values.keys() - known.keys())
     require(not unknown, f"{name} has the unknown keys {', '.join(unknown)}; known are {', '.join(known)}")
+    for key, value in values.items():
+        require(type(value) in _TYPES[known[key]], f"{name} cannot be used: {key} is {json.dumps(value)}, another type than docs/SYNTHESIS.md says.")
     try:
         return kind(**values)
     except TypeError as error:

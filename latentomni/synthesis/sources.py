@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import math
+import uuid
 import wave
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -71,16 +73,18 @@ def read_sources(path: Path | str, n: int | None = None) -> list[Source]:
 
     path = Path(path)
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8").split("\n")  # no other sign ends a line: captions may hold them
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}); give a JSONL file of sources (docs/SYNTHESIS.md).") from None
     found: dict[str, Source] = {}
-    for number, line in enumerate(lines[:n], 1):
+    for number, line in [(number, line) for number, line in enumerate(lines, 1) if line.strip()][:n]:
         try:
             row = json.loads(line)
             media = (path.parent / row["media"]).resolve()
             source = Source(**{**row, "media": str(media), "id": str(row["id"]), "duration_s": probe(media).duration_s})
-            assert all(isinstance(text, str) and text.strip() for text in (row["caption"], source.id)) and source.cut_s >= _SHORTEST_S
+            json.dumps(row, ensure_ascii=False).encode()  # not so with half a surrogate pair
+            assert "seed" not in row and _SHORTEST_S <= source.cut_s < math.inf
+            assert all(isinstance(text, str) and text.strip() for text in (row["caption"], source.id))
             assert all(isinstance(text, str) and text.strip() for question, answer in source.questions for text in (question, answer))
             assert all(0 <= a < b and isinstance(seen, str) and isinstance(heard, str) for a, b, seen, heard in source.notes)
         except (ValueError, KeyError, TypeError, AssertionError):
@@ -126,7 +130,7 @@ def media_path(source: Source, out: Path) -> Path:
         from latentomni.avworld.writing import write_clip
 
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.mp4")
+        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial.mp4")  # other processes may need the same clip
         write_clip(sample_world(source.seed, "train"), partial)
         partial.rename(path)
     return path
@@ -150,11 +154,12 @@ def pictures(source: Source, out: Path, start_s: float, end_s: float) -> list[di
 
 
 def sound(source: Source, out: Path, start_s: float, end_s: float) -> list[dict[str, Any]]:
-    """The sound of a span as a content part: WAV, mono, 16 kHz."""
+    """The sound of a span as a content part: WAV, mono, 16 kHz; none where there is none."""
     clip = _clip(media_path(source, out))
-    if clip.waveform is None:
+    waveform = np.zeros(0, np.float32) if clip.waveform is None else clip.waveform
+    cut = waveform[round(start_s * SAMPLE_RATE_HZ) : round(min(end_s, clip.duration_s) * SAMPLE_RATE_HZ)]
+    if not len(cut):
         return []
-    cut = clip.waveform[round(start_s * SAMPLE_RATE_HZ) : round(min(end_s, clip.duration_s) * SAMPLE_RATE_HZ)]
     file = io.BytesIO()
     with wave.open(file, "wb") as out_file:
         out_file.setnchannels(1)

@@ -38,8 +38,8 @@ class Work:
         """What a watcher or listener is given of a span: media behind the text where it takes them, else the notes."""
         if not self.asker.settings.roles[role].media:
             return source.noted(sense, start_s, end_s), []
-        make = pictures if sense == "seen" else sound
-        return "(attached)", make(source, self.out, start_s, end_s)
+        parts = (pictures if sense == "seen" else sound)(source, self.out, start_s, end_s)
+        return ("(attached)" if parts else "Nothing."), parts
 
 
 async def run_stage(name: str, item: Item, asker: Asker, out: Path) -> dict[str, Any]:
@@ -160,8 +160,11 @@ async def _audit(item: Item, work: Work) -> list[Item]:
         return [_rejected(audited, "refused by the auditor", told["reason"])]
     if len(numbers) != len(item["steps"]) or max(numbers) > len(item["segments"]):
         return [_rejected(audited, "audit does not fit the steps", f"{numbers} for {len(item['steps'])} steps and {len(item['segments'])} segments")]
-    steps = {number: {**step, "segment": number} for step, number in reversed(list(zip(item["steps"], numbers, strict=True))) if number}
-    return [{**audited, "steps": list(steps.values())[::-1]}] if steps else [_rejected(audited, "no step is left")]
+    steps: dict[int, dict[str, Any]] = {}
+    for step, number in zip(item["steps"], numbers, strict=True):
+        if number:
+            steps.setdefault(number, {**step, "segment": number})
+    return [{**audited, "steps": list(steps.values())}] if steps else [_rejected(audited, "no step is left")]
 
 
 def _listed(segments: list[dict[str, Any]]) -> str:

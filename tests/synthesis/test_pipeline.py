@@ -12,7 +12,9 @@ import yaml
 
 from latentomni.bench.endpoint import Faults, ScriptedEndpoint
 from latentomni.cli import main
+from latentomni.errors import DataError
 from latentomni.synthesis import Role, Settings, avworld_sources, synthesize
+from latentomni.synthesis.endpoint import EndpointError
 from latentomni.training.records import validate
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +89,28 @@ def test_a_finished_run_asks_nothing_when_it_is_started_again(tmp_path):
         assert judge["dollars"] == pytest.approx((judge["tokens_in"] + 4 * judge["tokens_out"]) / 1e6, abs=1e-6)
 
 
+def test_a_run_that_does_not_end_leaves_no_rows_of_another_nor_half_a_file(tmp_path):
+    with ScriptedEndpoint() as endpoint:
+        settings = settings_of(endpoint)
+        synthesize(avworld_sources(2), settings, tmp_path)
+        half = (tmp_path / "clips" / "x.0.partial.mp4", next((tmp_path / "replies").iterdir()) / "y.0.partial")
+        for file in half:
+            file.touch()
+    other = replace(settings, seed=8, roles={name: replace(role, retries=0) for name, role in settings.roles.items()})
+    with pytest.raises(EndpointError, match="cannot be reached"):
+        synthesize(avworld_sources(2), other, tmp_path)
+    assert not any(file.exists() for file in (tmp_path / "train.jsonl", tmp_path / "report.json", *half))
+    synthesize(avworld_sources(2), settings, tmp_path)
+    assert (tmp_path / "train.jsonl").is_file()
+
+
+def test_notes_that_are_needed_and_missing_are_told_before_anything_is_asked(tmp_path):
+    sources = [avworld_sources(1)[0], replace(avworld_sources(1, 1)[0], notes=())]
+    with ScriptedEndpoint() as endpoint, pytest.raises(DataError, match="has no notes"):
+        synthesize(sources, settings_of(endpoint), tmp_path)
+    assert not endpoint.answered and not list(tmp_path.iterdir())
+
+
 def test_the_funnel_adds_up_and_the_rows_are_training_data(tmp_path):
     with ScriptedEndpoint() as endpoint:
         report = synthesize(avworld_sources(8), settings_of(endpoint), tmp_path)
@@ -142,3 +166,4 @@ def test_the_command_prints_the_funnel(tmp_path, capsys):
     assert main(command) == 2  # the server is gone, and its model's name with it
     assert "name one with --model" in capsys.readouterr().err
     assert main([*command[:-1], "--model", "scripted"]) == 0  # all that is asked was answered before
+    assert main([*command, "--model", "scripted", "--seed", "-1"]) == 2 and "--seed starts at 0" in capsys.readouterr().err

@@ -2,16 +2,23 @@
 
 import asyncio
 import json
+import threading
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from PIL import Image
 
+from latentomni.avworld.world import sample_world
+from latentomni.avworld.writing import world_clip
 from latentomni.bench.endpoint import Faults, ScriptedEndpoint
 from latentomni.errors import DataError, RequestError
 from latentomni.synthesis import Role, Settings, avworld_sources, read_settings, read_sources
 from latentomni.synthesis.endpoint import Asker, EndpointError, prompt_versions, served_model
 from latentomni.synthesis.pipeline import balance
 from latentomni.synthesis.replies import REPLIES
+from latentomni.synthesis.settings import ROLES
 from latentomni.synthesis.sources import media_path, pictures, sound
 from latentomni.synthesis.stages import STAGES, run_stage
 
@@ -28,6 +35,35 @@ class Told(ScriptedEndpoint):
         self.asked.append(request)
         told = self.says.get(name)
         return json.dumps(told.pop(0) if len(told) > 1 else told[0]) if told else super().reply(request, key)
+
+
+@contextmanager
+def answering(status, body):
+    """A server that says the same to everything. url: its base."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            data = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.url = f"http://127.0.0.1:{server.server_port}/v1"
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def completion(content, usage=None):
+    message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+    return {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [message], "usage": usage}
 
 
 def run(endpoint, stage, item, out, **settings):
@@ -115,6 +151,18 @@ def test_models_with_eyes_and_ears_are_sent_the_clip(asked, tmp_path):
     assert len(sound(source, tmp_path, 2.0, 4.0)[0]["input_audio"]["data"]) == pytest.approx(4 / 3 * (44 + 2 * 2 * 16000), abs=4)
 
 
+def test_a_clip_without_sound_is_not_said_to_have_one_attached(asked, tmp_path):
+    first, *rest = (Image.fromarray(frame) for frame in world_clip(sample_world(1, "train")).frames)
+    first.save(tmp_path / "silent.gif", save_all=True, append_images=rest, duration=500)
+    asked["source"] |= {"media": str(tmp_path / "silent.gif"), "seed": None}
+    settings = Settings.of_one(Role("http://localhost", "m", media=True))
+    with Told({"watch": [{"answer": "red"}], "listen": [{"answer": "red"}], "verdict": [{"right": False}]}) as endpoint:
+        roles = {name: replace(role, endpoint=endpoint.url) for name, role in settings.roles.items()}
+        asyncio.run(run_stage("gate", asked, Asker(replace(settings, roles=roles), tmp_path / "replies"), tmp_path))
+        (content,) = (r["messages"][1]["content"] for r in endpoint.asked if r["response_format"]["json_schema"]["name"] == "listen")
+    assert "What is heard:\nNothing.\n" in content
+
+
 def test_segments_that_nothing_supports_are_dropped(clip, tmp_path):
     good, bad = {"seen": "a star", "heard": "a bell", "supported": True}, {"seen": "", "heard": "", "supported": False}
     with Told({"merge": [bad, good]}) as endpoint:
@@ -155,7 +203,7 @@ def test_a_trajectory_that_stays_wrong_is_rejected(asked, tmp_path, told, reason
     assert item["rejected"] == reason and item["detail"]
 
 
-@pytest.mark.parametrize("numbers, left", [([1, 2], [1, 2]), ([2, 0], [2]), ([3, 3], [3]), ([0, 0], None), ([1], None), ([1, 99], None)])
+@pytest.mark.parametrize("numbers, left", [([1, 2], [1, 2]), ([2, 1], [2, 1]), ([2, 0], [2]), ([3, 3], [3]), ([0, 0], None), ([1], None), ([1, 99], None)])
 def test_the_audit_corrects_and_prunes(asked, tmp_path, numbers, left):
     item = {**asked, "steps": [{"say": "I look.", "segment": 1}, {"say": "I listen.", "segment": 2}], "conclusion": "It is."}
     with Told({"audit": [{"accept": True, "reason": "fine", "segments": numbers}]}) as endpoint:
@@ -164,6 +212,13 @@ def test_the_audit_corrects_and_prunes(asked, tmp_path, numbers, left):
     with Told({"audit": [{"accept": False, "reason": "It contradicts.", "segments": [1, 2]}]}) as endpoint:
         (refused,) = run(endpoint, "audit", item, tmp_path / "other")
     assert (refused["rejected"], refused["detail"]) == ("refused by the auditor", "It contradicts.")
+
+
+def test_a_second_look_is_dropped_and_the_order_kept(asked, tmp_path):
+    steps = [{"say": say, "segment": number} for say, number in (("I look.", 1), ("I listen.", 2), ("I look once more.", 1))]
+    with Told({"audit": [{"accept": True, "reason": "fine", "segments": [1, 2, 1]}]}) as endpoint:
+        (audited,) = run(endpoint, "audit", {**asked, "steps": steps, "conclusion": "It is."}, tmp_path)
+    assert audited["steps"] == steps[:2]
 
 
 def test_types_are_balanced_by_dropping_the_frequent():
@@ -185,6 +240,9 @@ def test_a_model_that_never_replies_as_asked_rejects_the_item_with_what_it_said(
         (item,) = run(endpoint, "scores", asked, tmp_path)
         assert len(endpoint.asked) == 3 and len({r["seed"] for r in endpoint.asked}) == 3
     assert item["rejected"] == "unusable reply" and "difficulty" in item["detail"]
+    with Told({"scores": [{}]}) as endpoint:
+        run(endpoint, "scores", asked, tmp_path / "other", attempts=10)
+        assert [r["temperature"] for r in endpoint.asked][-2:] == [2.0, 2.0]  # servers refuse more
 
 
 def test_an_endpoint_that_fails_ends_the_run_and_says_so(clip, tmp_path):
@@ -197,6 +255,85 @@ def test_an_endpoint_that_fails_ends_the_run_and_says_so(clip, tmp_path):
         asyncio.run(run_stage("questions", clip, Asker(settings, tmp_path), tmp_path))
     with pytest.raises(EndpointError, match="name one with --model"):
         served_model(endpoint.url)
+
+
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 7, "completion_tokens": None, "total_tokens": None}])
+def test_a_reply_without_text_or_counts_rejects_its_item(asked, tmp_path, usage):
+    with answering(200, completion(None, usage)) as endpoint:
+        asker = Asker(Settings.of_one(Role(endpoint.url, "m")), tmp_path)
+        told = asyncio.run(run_stage("scores", asked, asker, tmp_path))
+    assert told["items"][0]["rejected"] == "unusable reply"
+    assert asker.usage(told["calls"])["judge"] == {"requests": 3, "tokens_in": 21 if usage else 0, "tokens_out": 0, "dollars": 0.0}
+
+
+def test_content_that_is_no_text_ends_the_run_and_says_so(asked, tmp_path):
+    with answering(200, completion([{"type": "text", "text": "{}"}])) as endpoint:
+        settings = Settings.of_one(Role(endpoint.url, "m", retries=0))
+        with pytest.raises(EndpointError, match=r"not a chat completion \(its content is no text"):
+            asyncio.run(run_stage("scores", asked, Asker(settings, tmp_path), tmp_path))
+
+
+@pytest.mark.parametrize("status, told", [(400, "This model's maximum context length is 512 tokens."), (413, "Payload Too Large")])
+def test_an_item_that_a_model_has_no_room_for_is_rejected(asked, tmp_path, status, told):
+    with answering(status, {"error": {"message": told}}) as endpoint:
+        (item,) = run(endpoint, "scores", asked, tmp_path)
+    assert item["rejected"] == "unusable reply" and told in item["detail"]
+    with answering(400, {"error": {"message": "no such model"}}) as endpoint, pytest.raises(EndpointError, match="no such model"):
+        run(endpoint, "scores", asked, tmp_path)
+
+
+@pytest.mark.parametrize("key", ["secret-of-mine", "secret-of-mine\n", "secret-of\nmine"])
+def test_no_error_shows_a_key(asked, tmp_path, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with answering(401, {"error": {"message": f"{''.join(key.split())} is no key"}}) as endpoint:
+        settings = Settings.of_one(Role(endpoint.url, "m", retries=0))
+        with pytest.raises(EndpointError) as caught:
+            asyncio.run(run_stage("scores", asked, Asker(settings, tmp_path), tmp_path))
+    assert "secret" not in str(caught.value)
+
+
+def test_what_two_items_ask_at_once_is_asked_once(asked, tmp_path):
+    with ScriptedEndpoint(delay_s=0.05) as endpoint:
+        asker = Asker(Settings.of_one(Role(endpoint.url, "scripted")), tmp_path)
+
+        async def both():
+            return await asyncio.gather(*(run_stage("scores", asked, asker, tmp_path) for _ in range(2)))
+
+        first, second = asyncio.run(both())
+        assert first == second and list(endpoint.answered.values()) == [1]
+
+
+def test_what_a_model_thinks_before_it_replies_is_passed_over(asked, tmp_path):
+    with answering(200, completion('<think>{"right": "?"} Hm.</think>\n{"right": true}')) as endpoint:
+        asker = Asker(Settings.of_one(Role(endpoint.url, "m", structured="none")), tmp_path)
+        told = asyncio.run(asker.ask("verdict", [], question="$q", answer="$answer ${given}", given="a"))
+    assert told == {"right": True}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"concurrency": "8"}, {"concurrency": 2.5}, {"concurrency": True}, {"price": "12"}, {"price": ["1", "2"]}, {"price": 3}, {"price": [0, float("nan")]},
+     {"endpoint": 5}, {"endpoint": "http://["}, {"media": "no"}, {"key_variable": None}, {"retries": 2.5}, {"model": 5}, {"timeout_s": "3"}],
+)  # fmt: skip
+def test_a_role_of_wrong_types_is_told(tmp_path, values):
+    file, one = tmp_path / "roles.json", {"endpoint": "http://x/v1", "model": "m"}
+    file.write_text(json.dumps({"roles": {**dict.fromkeys(ROLES, one), "judge": {**one, **values}}}))
+    with pytest.raises(RequestError, match=f"{next(iter(values)).removesuffix('_s')}"):
+        read_settings(file)
+
+
+@pytest.mark.parametrize("values", [{"seed": "a"}, {"attempts": 2.5}, {"gate": "no"}, {"roles": ["abc"]}, {"roles": None}, {"max_imbalance": float("inf")}])
+def test_settings_of_wrong_types_are_told(tmp_path, values):
+    file, one = tmp_path / "roles.json", {"endpoint": "http://x/v1", "model": "m"}
+    file.write_text(json.dumps({"roles": dict.fromkeys(ROLES, one), **values}))
+    with pytest.raises(RequestError, match=next(iter(values))):
+        read_settings(file)
+
+
+def test_an_address_with_a_password_is_refused_and_not_shown():
+    with pytest.raises(RequestError, match="holds no password") as caught:
+        Role("http://me:secret@host/v1", "m")
+    assert "secret" not in str(caught.value)
 
 
 def test_rows_and_settings_are_checked(tmp_path):
@@ -231,6 +368,13 @@ def test_sources_come_from_a_file(tmp_path):
         file.write_text(json.dumps(bad) + "\n")
         with pytest.raises(DataError, match="line 1: a source is"):
             read_sources(file)
+    for bad in ({**row, "cut_s": float("inf")}, {**row, "seed": 5}, {**row, "caption": "half \ud83d"}):
+        file.write_text(f"\n{json.dumps(row)}\n\n{json.dumps({**bad, 'id': 'b'})}\n")
+        with pytest.raises(DataError, match="line 4: a source is"):
+            read_sources(file)
+    for caption in ("one\u2028two\u0085three", "\U0001f514 $rings ${twice}"):
+        file.write_text(json.dumps({**row, "caption": caption}, ensure_ascii=False) + "\r\n", encoding="utf-8", newline="")
+        assert read_sources(file)[0].caption == caption
     file.write_text((json.dumps(row) + "\n") * 2)
     with pytest.raises(DataError, match="was there before"):
         read_sources(file)
