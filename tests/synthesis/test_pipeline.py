@@ -77,6 +77,35 @@ def test_killed_three_times_and_restarted_is_uninterrupted(tmp_path, n, at):
     assert requests <= asked + 3 * 64  # only what was on its way when it was killed is asked again
 
 
+_KILLED = """
+import os, signal, sys
+def hook(event, args, seen=[0]):
+    if event == "os.rename" and sys.argv[1] in str(args[1]):
+        seen[0] += 1
+        if seen[0] == 3 or "jsonl" in sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+from latentomni.cli import main
+main(sys.argv[2:])
+"""
+
+
+def test_killed_within_its_writes_it_goes_on_as_if_it_had_not_been(tmp_path):
+    """SIGKILL right before what was written takes its place: the third reply, a stage's file, the rows."""
+    with ScriptedEndpoint() as endpoint:
+        settings = Settings.of_one(Role(endpoint.url, "scripted"), min_total=3)
+        report = synthesize(avworld_sources(2), settings, tmp_path / "a")
+        config = tmp_path / "roles.json"
+        config.write_text(json.dumps({"roles": {name: vars(role) for name, role in settings.roles.items()}, "min_total": 3}))
+        command = ["data", "synthesize", "--source", "avworld", "--n", "2", "--config", str(config), "--out", str(tmp_path / "b")]
+        for place in ("replies", "scores.jsonl", "train.jsonl"):
+            done = subprocess.run([sys.executable, "-c", _KILLED, place, *command], cwd=ROOT, capture_output=True, timeout=300)
+            assert done.returncode == -signal.SIGKILL, done.stderr
+        assert synthesize(avworld_sources(2), settings, tmp_path / "b") == report
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b") and report["rows"]
+    assert not list((tmp_path / "b").rglob("*.partial*"))
+
+
 def test_a_finished_run_asks_nothing_when_it_is_started_again(tmp_path):
     with ScriptedEndpoint() as endpoint:
         settings = settings_of(endpoint)
