@@ -100,7 +100,8 @@ class _Run:
         }
         _write(self.out / "report.json", json.dumps(report, indent=1) + "\n")
         _write(self.out / "report.md", report_text(report, sources))
-        _write(self.out / "README.md", dataset_card(report, rows))
+        card = self.out / "README.md"
+        _write(card, dataset_card(report, rows, card.read_text(encoding="utf-8") if card.is_file() else ""))
         return report
 
 

@@ -14,6 +14,7 @@ __all__ = ["dataset_card", "funnel_row", "histograms", "report_text", "truth_fig
 
 _COVERED = 0.5  # of a window, by another: it is the same moment
 _BAR = 30
+_FILLED_IN = "**Licences and consent.**"
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (float("inf"), "100K<n<1M"))
 
 
@@ -102,11 +103,12 @@ def report_text(report: dict[str, Any], sources: Sequence[Source]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def dataset_card(report: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
-    """The card of what was made, as the Hub reads it; what only its maker knows is left to be filled in."""
+def dataset_card(report: dict[str, Any], rows: Sequence[dict[str, Any]], former: str = "") -> str:
+    """The card of what was made, as the Hub reads it; what only its maker knows, its last part, is left to be filled in, or is that of
+    the former card."""
     template = Template((files("latentomni.synthesis") / "card.md").read_text(encoding="utf-8"))
     lasting = [segment["end_s"] - segment["start_s"] for row in rows for segment in row["segments"]] or [0.0]
-    return template.substitute(
+    card = template.substitute(
         size=next(name for most, name in _SIZES if len(rows) < most),
         rows=len(rows),
         clips=len({row["media"] for row in rows}),
@@ -120,6 +122,8 @@ def dataset_card(report: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
         types="\n".join(f"| {name} | {count} |" for name, count in report["histograms"]["type, kept"].items()),
         truth=_truth_told(report["truth"]),
     )
+    made, filled_in = (text.partition(_FILLED_IN) for text in (card, former))
+    return made[0] + _FILLED_IN + (filled_in[2] or made[2])
 
 
 def _truth_told(truth: dict[str, Any] | None) -> str:

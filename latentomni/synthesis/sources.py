@@ -7,7 +7,6 @@ import math
 import uuid
 import wave
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -137,17 +136,14 @@ def media_path(source: Source, out: Path) -> Path:
 
 
 def pictures(source: Source, out: Path, start_s: float, end_s: float) -> list[dict[str, Any]]:
-    """Frames of a span as content parts: two a second, at most 32, JPEG."""
+    """Frames of a span as content parts: two a second, at most 32, JPEG; none where there are none."""
     from PIL import Image
 
-    clip = _clip(media_path(source, out))
-    times_s = np.arange(len(clip.frames)) / clip.sample_fps
-    shown = np.flatnonzero((times_s >= start_s) & (times_s < end_s))
-    shown = shown[np.unique(np.linspace(0, len(shown) - 1, min(len(shown), _MOST_PICTURES)).round().astype(int))] if len(shown) else shown
+    clip = _cut(media_path(source, out), start_s, end_s, "video_codec", fps=min(2.0, _MOST_PICTURES / (end_s - start_s)), sound=False)
     parts = []
-    for index in shown:
+    for frame in clip.frames[:_MOST_PICTURES] if clip else ():
         file = io.BytesIO()
-        Image.fromarray(clip.frames[index]).save(file, "JPEG", quality=85)
+        Image.fromarray(frame).save(file, "JPEG", quality=85)
         url = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
         parts.append({"type": "image_url", "image_url": {"url": url}})
     return parts
@@ -155,22 +151,23 @@ def pictures(source: Source, out: Path, start_s: float, end_s: float) -> list[di
 
 def sound(source: Source, out: Path, start_s: float, end_s: float) -> list[dict[str, Any]]:
     """The sound of a span as a content part: WAV, mono, 16 kHz; none where there is none."""
-    clip = _clip(media_path(source, out))
-    waveform = np.zeros(0, np.float32) if clip.waveform is None else clip.waveform
-    cut = waveform[round(start_s * SAMPLE_RATE_HZ) : round(min(end_s, clip.duration_s) * SAMPLE_RATE_HZ)]
-    if not len(cut):
+    clip = _cut(media_path(source, out), start_s, end_s, "audio_codec", picture=False)
+    if clip is None or clip.waveform is None or not len(clip.waveform):
         return []
     file = io.BytesIO()
     with wave.open(file, "wb") as out_file:
         out_file.setnchannels(1)
         out_file.setsampwidth(2)
         out_file.setframerate(SAMPLE_RATE_HZ)
-        out_file.writeframes((cut.clip(-1, 1) * 32767).astype("<i2").tobytes())
+        out_file.writeframes((clip.waveform.clip(-1, 1) * 32767).astype("<i2").tobytes())
     return [{"type": "input_audio", "input_audio": {"data": base64.b64encode(file.getvalue()).decode(), "format": "wav"}}]
 
 
-@lru_cache(maxsize=16)
-def _clip(path: Path) -> Any:
-    from latentomni.media import read_clip
+def _cut(path: Path, start_s: float, end_s: float, needed: str, **reading: Any) -> Any:
+    """A span of a clip, read from its file; None where the stream that is needed is missing."""
+    from latentomni.media import probe, read_clip
 
-    return read_clip(path, fps=2.0, max_pixels=_SENT_PIXELS, reading=ReadingSpec())
+    info = probe(path)
+    if getattr(info, needed) is None:
+        return None
+    return read_clip(path, max_pixels=_SENT_PIXELS, reading=ReadingSpec(start_s=start_s, end_s=min(end_s, info.duration_s), **reading))

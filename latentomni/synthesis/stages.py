@@ -3,6 +3,7 @@
 They know nothing of each other nor of how many run at once: the same functions run under asyncio and under Ray.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -34,11 +35,12 @@ class Work:
     async def ask(self, prompt: str, parts: list[dict[str, Any]] | tuple = (), **values: Any) -> dict[str, Any]:
         return await self.asker.ask(prompt, self.calls, parts, **values)
 
-    def sensed(self, role: str, sense: str, source: Source, start_s: float, end_s: float) -> tuple[str, list[dict[str, Any]]]:
-        """What a watcher or listener is given of a span: media behind the text where it takes them, else the notes."""
+    async def sensed(self, role: str, sense: str, source: Source, start_s: float, end_s: float) -> tuple[str, list[dict[str, Any]]]:
+        """What a watcher or listener is given of a span: media behind the text where it takes them, else the notes. Clips are read aside, while
+        requests go on."""
         if not self.asker.settings.roles[role].media:
             return source.noted(sense, start_s, end_s), []
-        parts = (pictures if sense == "seen" else sound)(source, self.out, start_s, end_s)
+        parts = await asyncio.to_thread(pictures if sense == "seen" else sound, source, self.out, start_s, end_s)
         return ("(attached)" if parts else "Nothing."), parts
 
 
@@ -98,7 +100,7 @@ async def _gate(item: Item, work: Work) -> list[Item]:
     source = Source(**item["source"])
     guesses = {}
     for prompt, role, sense in (("watch", "watcher", "seen"), ("listen", "listener", "heard")):
-        text, parts = work.sensed(role, sense, source, 0.0, source.duration_s)
+        text, parts = await work.sensed(role, sense, source, 0.0, source.duration_s)
         guess = (await work.ask(prompt, parts, **{sense: text}, question=item["question"]))["answer"]
         verdict = await work.ask("verdict", question=item["question"], answer=item["answer"], given=guess)
         guesses[sense] = {"answer": guess, "right": verdict["right"]}
@@ -113,7 +115,7 @@ async def _segments(item: Item, work: Work) -> list[Item]:
     for start_s, end_s in source.spans_s:
         told = {}
         for prompt, role, sense in (("segment-seen", "watcher", "seen"), ("segment-heard", "listener", "heard")):
-            text, parts = work.sensed(role, sense, source, start_s, end_s)
+            text, parts = await work.sensed(role, sense, source, start_s, end_s)
             told[sense] = (await work.ask(prompt, parts, **{sense: text}))["caption"]
         span = {"start_s": round(start_s, 3), "end_s": round(end_s, 3)}
         mended = await work.ask("merge", caption=source.caption, **span, **told)

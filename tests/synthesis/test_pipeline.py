@@ -113,8 +113,11 @@ def test_a_finished_run_asks_nothing_when_it_is_started_again(tmp_path):
         asked = sum(endpoint.answered.values())
         assert synthesize(avworld_sources(4), settings, tmp_path) == report
         assert sum(endpoint.answered.values()) == asked == sum(row["requests"] for row in report["usage"].values())
+        card = tmp_path / "README.md"
+        card.write_text(card.read_text().partition("To be filled in")[0] + "CC0, asked.\n")
         priced = replace(settings, roles={name: replace(role, price=(1.0, 4.0)) for name, role in settings.roles.items()})
         judge = synthesize(avworld_sources(4), priced, tmp_path)["usage"]["judge"]
+        assert card.read_text().endswith("**Licences and consent.** CC0, asked.\n")
         assert judge["dollars"] == pytest.approx((judge["tokens_in"] + 4 * judge["tokens_out"]) / 1e6, abs=1e-6)
 
 
