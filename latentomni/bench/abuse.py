@@ -10,17 +10,17 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from latentomni.bench.damage import Attacked
 from latentomni.errors import LatentOmniError
 from latentomni.trace import Trace
 
-__all__ = ["Attacked", "bench_abuse", "flaw"]
+__all__ = ["bench_abuse", "flaw"]
 
 _SHARES = {
     "media_damaged": 0.30,
@@ -37,16 +37,6 @@ _START_S = 300.0  # a model is loaded, seeds are made
 _MOST_CHARS = 900
 _LISTED = 20
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Attacked:
-    """folder: where inputs are written, the working folder. show: what the app draws of a trace. model: a checkpoint's name."""
-
-    folder: Path
-    seed: int
-    model: str
-    show: Callable[[Trace], Any]
 
 
 def flaw(text: str, folder: str) -> str:

@@ -1,11 +1,16 @@
-"""How sound inputs are damaged: bytes, and the values of JSON."""
+"""What is attacked, and how sound inputs are damaged: bytes, and the values of JSON."""
 
 import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["ODD_TEXTS", "ODD_VALUES", "damaged", "damaged_json"]
+from latentomni.trace import Trace
+
+__all__ = ["ODD_TEXTS", "ODD_VALUES", "Attacked", "damaged", "damaged_json"]
 
 ODD_TEXTS = (
     "",
@@ -74,6 +79,16 @@ ODD_VALUES = (
 )
 _INTEGERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _HEAD_BYTES = 2048
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """folder: where inputs are written, the working folder. show: what the app draws of a trace. model: a checkpoint's name."""
+
+    folder: Path
+    seed: int
+    model: str
+    show: Callable[[Trace], Any]
 
 
 def damaged(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:

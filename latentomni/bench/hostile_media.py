@@ -13,8 +13,7 @@ import numpy as np
 from latentomni.avworld import sample_world
 from latentomni.avworld.picture import render_frames
 from latentomni.avworld.sound import render_sound
-from latentomni.bench.abuse import Attacked
-from latentomni.bench.damage import ODD_TEXTS, damaged
+from latentomni.bench.damage import ODD_TEXTS, Attacked, damaged
 from latentomni.clock import SAMPLE_RATE_HZ
 from latentomni.config import MediaLimits, ReadingSpec
 from latentomni.isolation import probe_isolated, read_isolated

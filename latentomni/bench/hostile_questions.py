@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from latentomni.arms import ARMS
-from latentomni.bench.abuse import Attacked
-from latentomni.bench.damage import ODD_TEXTS, ODD_VALUES, damaged_json
+from latentomni.bench.damage import ODD_TEXTS, ODD_VALUES, Attacked, damaged_json
 from latentomni.bench.hostile_traces import asked, packed, unpacked
 from latentomni.config import Mode, ReadingSpec, SamplingSpec
 from latentomni.media import Clip

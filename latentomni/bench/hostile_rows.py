@@ -11,8 +11,7 @@ import numpy as np
 from latentomni.avworld.questions import draw_questions
 from latentomni.avworld.sound import render_sound
 from latentomni.avworld.truth import training_row
-from latentomni.bench.abuse import Attacked
-from latentomni.bench.damage import ODD_TEXTS, damaged, damaged_json
+from latentomni.bench.damage import ODD_TEXTS, Attacked, damaged, damaged_json
 from latentomni.bench.hostile_media import write_sound
 from latentomni.errors import DataError
 from latentomni.training.records import read_records, validate

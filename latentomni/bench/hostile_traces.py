@@ -12,8 +12,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from latentomni.avworld import sample_world, world_clip
-from latentomni.bench.abuse import Attacked
-from latentomni.bench.damage import damaged, damaged_json
+from latentomni.bench.damage import Attacked, damaged, damaged_json
 from latentomni.config import SamplingSpec
 from latentomni.media import Clip
 from latentomni.runtime import Runtime

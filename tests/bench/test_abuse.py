@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from latentomni.bench import abuse
-from latentomni.bench.abuse import Attacked, bench_abuse, flaw
-from latentomni.bench.damage import ODD_VALUES, damaged, damaged_json
+from latentomni.bench.abuse import bench_abuse, flaw
+from latentomni.bench.damage import ODD_VALUES, Attacked, damaged, damaged_json
 from latentomni.commands.bench import show_as_page
 from latentomni.errors import TraceError
 
