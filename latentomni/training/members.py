@@ -10,7 +10,7 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
-from latentomni.errors import MediaError
+from latentomni.errors import DataError, MediaError
 from latentomni.media import MediaInfo
 
 __all__ = ["Member"]
@@ -28,13 +28,13 @@ class Member:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], folder: Path) -> "Member":
-        """As `to_dict` has it, in a training file of `folder`. Raises ValueError where a part is missing or odd, MediaError where the shard is not there."""
+        """As `to_dict` has it, in a training file of `folder`. Raises DataError where a part is missing or odd, MediaError where the shard is not there."""
         try:
             member = cls(**{**values, "info": MediaInfo(**values["info"])})
         except (TypeError, KeyError) as error:
-            raise ValueError(f"'member' cannot be read ({error}); pack the data again") from None
+            raise DataError(f"'member' cannot be read ({error}); pack the data again.") from None
         if not (isinstance(member.shard, str) and isinstance(member.offset_bytes, int) and isinstance(member.sha256, str)):
-            raise ValueError("'member' cannot be read (a part has another type); pack the data again")
+            raise DataError("'member' cannot be read (a part has another type); pack the data again.")
         if "://" in member.shard:
             return member
         if not (folder / member.shard).is_file():

@@ -13,7 +13,7 @@ from typing import Any
 
 from latentomni.clock import WINDOW_STEP_S, Window
 from latentomni.config import Mode
-from latentomni.errors import DataError, MediaError, RequestError, plain
+from latentomni.errors import DataError, LatentOmniError, MediaError, RequestError, plain
 from latentomni.media import probe
 from latentomni.modeling import LATENT_TOKENS
 from latentomni.processing import check_question
@@ -235,7 +235,7 @@ def _media_problems(row: Any, folder: Path, look: Callable[[Path], float]) -> li
     try:
         member = row.get("member")
         duration_s = Member.from_dict(member, folder).info.duration_s if isinstance(member, dict) else look(folder / media)
-    except MediaError as error:
+    except LatentOmniError as error:
         return [str(error)]
     except (OSError, ValueError):  # too long, or with a zero byte
         return [f"'media' is no path of a file, got {_shown(media)}; name the clip's file"]

@@ -62,7 +62,7 @@ def killed_and_restarted(endpoint, tmp_path, n):
     raise AssertionError("never ended")
 
 
-@pytest.mark.parametrize("n, at", [(5, (7, 31, 62)), pytest.param(200, (311, 1402, 2905), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n, at", [(3, (7, 22, 41)), pytest.param(200, (311, 1402, 2905), marks=pytest.mark.slow)])
 def test_killed_three_times_and_restarted_is_uninterrupted(tmp_path, n, at):
     with ScriptedEndpoint(FAULTS) as endpoint:
         report = synthesize(avworld_sources(n), settings_of(endpoint), tmp_path / "a")
@@ -145,7 +145,7 @@ def test_notes_that_are_needed_and_missing_are_told_before_anything_is_asked(tmp
 
 def test_the_funnel_adds_up_and_the_rows_are_training_data(tmp_path):
     with ScriptedEndpoint() as endpoint:
-        report = synthesize(avworld_sources(8), settings_of(endpoint), tmp_path)
+        report = synthesize(avworld_sources(5), settings_of(endpoint), tmp_path)
     funnel = {row["stage"]: row for row in report["funnel"]}
     assert list(funnel) == ["questions", "scores", "balance", "gate", "segments", "trajectories", "audit", "rows"]
     for before, after in (("questions", "scores"), ("scores", "balance"), ("balance", "gate"), ("trajectories", "audit"), ("audit", "rows")):
@@ -163,7 +163,7 @@ def test_the_funnel_adds_up_and_the_rows_are_training_data(tmp_path):
 
 def test_precision_is_a_count_over_what_the_world_says(tmp_path):
     with ScriptedEndpoint() as endpoint:
-        report = synthesize(avworld_sources(12, with_questions=True), settings_of(endpoint), tmp_path)
+        report = synthesize(avworld_sources(6, with_questions=True), settings_of(endpoint), tmp_path)
     gate = report["truth"]["gate"]
     entered = [json.loads(line) for line in (tmp_path / "balance.jsonl").read_text().splitlines()]
     passed = [json.loads(line) for line in (tmp_path / "gate.jsonl").read_text().splitlines()]

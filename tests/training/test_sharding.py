@@ -108,6 +108,7 @@ def break_step(recipe, step):
     return late, clip
 
 
+@pytest.mark.slow
 def test_shards_that_were_stopped_and_resumed_are_what_one_process_trains(recipe, tmp_path, forced):
     file = recipe(1, 2, 1)
     late, clip = break_step(file, 2)
