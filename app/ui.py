@@ -38,7 +38,7 @@ __all__ = ["build", "launch"]
 
 _FILE_TYPES = ["video", "audio", ".mkv", ".avi", ".gif", ".zip"]
 _CLEANING_S = 3600  # how often files of visitors are deleted
-_SESSIONS = 1000  # that gradio remembers, 0.25 MB each
+_SESSIONS = 128  # that gradio remembers, those used last; 0.25 MB each, also of those that have left
 _SECRET = "latentomni"  # of what the browser keeps: nothing in it is secret, and it must outlive this server
 _TABS = {"matter": matter_tab, "map": map_tab, "attention": attention_tab, "compare": compare_tab, "runs": runs_tab}
 
