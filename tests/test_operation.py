@@ -16,11 +16,11 @@ TABLE = (ROOT / "docs" / "OPERATION.md").read_text(encoding="utf-8").split("## S
 
 
 def read_variables(source: str) -> set[str]:
-    """Names of the variables that a module reads from its environment, directly or through a function named _env or _number."""
+    """Names of the variables that a module reads from its environment, directly or through a function named _env, _number or _key."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and node.args:
-            is_read = ast.unparse(node.func) in ("os.environ.get", "environ.get", "os.getenv", "getenv", "_env", "_number")
+            is_read = ast.unparse(node.func) in ("os.environ.get", "environ.get", "os.getenv", "getenv", "_env", "_number", "_key")
             found |= {node.args[0].value} if is_read and isinstance(node.args[0], ast.Constant) else set()
         is_named = isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and isinstance(node.slice, ast.Constant)
         if is_named and ast.unparse(node.value).endswith("environ"):
