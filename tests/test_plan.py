@@ -120,7 +120,7 @@ def test_what_a_gpu_has_no_room_for_goes_into_main_memory(monkeypatch):
     assert placed == {0: int(0.85 * free["cuda"]), "cpu": free["cpu"]}
     assert check_room(sizes, "cuda", "nf4") is None  # it fits
     free["cpu"] = 2**30
-    with pytest.raises(CheckpointError, match=r"takes 16\.\d GiB and 12\.0 GiB are free: load it with --quantization int8\.$"):
+    with pytest.raises(CheckpointError, match=r"takes 16\.\d GiB and 12\.0 GiB are free: load it with --quantization int8 \(in training: .+\)\.$"):
         check_room(sizes, "cuda")
     free["cuda"] = 2**40
     assert check_room(sizes, "cuda") is None
