@@ -160,7 +160,7 @@
       root.setAttribute("role", "list");
       return (cards) => root.replaceChildren(...(cards || []).map((card, index) => {
         const stills = card.stills.map((src) => el("img", "", {src, alt: "", draggable: "false"}));
-        const button = el("button", "lo-card", {type: "button"}, el("span", "lo-strip", {}, ...stills),
+        const button = el("button", "lo-card", {type: "button", title: card.question}, el("span", "lo-strip", {}, ...stills),
           el("b", "", {}, card.title), el("span", "", {}, card.question));
         button.addEventListener("click", () => {
           document.documentElement.classList.add("lo-opening"); // until the player or an error is there

@@ -35,6 +35,7 @@ _MEL_HOP = 160
 _STORED = {QuantizationSpec.NONE: (0.0, 0), QuantizationSpec.INT8: (1.0, 4), QuantizationSpec.NF4: (0.5 + 1 / 64 + 4 / (64 * 256), 0)}
 _GIB = 2**30
 _GPU_SHARE = 0.85  # of free memory for weights; runs need the rest
+_IN_TRAINING = "in training: a recipe whose method is qlora"
 _NO_WAY = "choose a smaller model or a machine with more memory"
 
 
@@ -124,7 +125,7 @@ def check_room(sizes: Thinker, device: str, quantization: QuantizationSpec | str
     beside = available_bytes("cpu") if torch.device(device).type == "cuda" and own is QuantizationSpec.NONE else None
     if beside and needed[own] <= _GPU_SHARE * (free + beside):
         return {torch.device(device).index or 0: int(_GPU_SHARE * free), "cpu": int(beside)}
-    smaller = [f"load it with --quantization {q}" for q in (QuantizationSpec.INT8, QuantizationSpec.NF4) if needed[q] <= free]
+    smaller = [f"load it with --quantization {q} ({_IN_TRAINING})" for q in (QuantizationSpec.INT8, QuantizationSpec.NF4) if needed[q] <= free]
     raise CheckpointError(f"'{sizes.name}' takes {needed[own] / _GIB:.1f} GiB and {free / _GIB:.1f} GiB are free: {smaller[0] if smaller else _NO_WAY}.")
 
 

@@ -312,6 +312,13 @@ def test_ctrl_c_stops_without_a_traceback(asked, capsys, monkeypatch):
     assert capsys.readouterr().err == "Stopped.\n"
 
 
+def test_where_packages_are_missing_a_sentence_says_so():
+    """`-S` leaves site-packages out, as the system's Python does where only .venv has them."""
+    done = subprocess.run([sys.executable, "-S", "-m", "latentomni", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "is missing here; use the environment of `make demo`" in done.stderr
+
+
 def commands(parser: argparse.ArgumentParser):
     """Every command's own parser."""
     for action in parser._actions:

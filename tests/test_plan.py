@@ -103,7 +103,7 @@ def test_the_published_models_are_planned_without_the_hub():
 def test_a_model_that_has_no_room_is_refused_before_a_weight_is_read(monkeypatch):
     free = weight_bytes(checkpoints.load("nano", device="meta"), "nf4")
     monkeypatch.setattr(latentomni.plan, "available_bytes", lambda device: free)
-    with pytest.raises(CheckpointError, match=r"^'nano' takes 0\.0 GiB and 0\.0 GiB are free: load it with --quantization nf4\.$"):
+    with pytest.raises(CheckpointError, match=r"^'nano' takes 0\.0 GiB and 0\.0 GiB are free: load it with --quantization nf4 \(in training: .+\)\.$"):
         checkpoints.load("nano")
     assert checkpoints.load("nano", quantization="nf4").name == "nano"
     free = 2**20
@@ -120,7 +120,7 @@ def test_what_a_gpu_has_no_room_for_goes_into_main_memory(monkeypatch):
     assert placed == {0: int(0.85 * free["cuda"]), "cpu": free["cpu"]}
     assert check_room(sizes, "cuda", "nf4") is None  # it fits
     free["cpu"] = 2**30
-    with pytest.raises(CheckpointError, match=r"takes 16\.\d GiB and 12\.0 GiB are free: load it with --quantization int8\.$"):
+    with pytest.raises(CheckpointError, match=r"takes 16\.\d GiB and 12\.0 GiB are free: load it with --quantization int8 \(in training: .+\)\.$"):
         check_room(sizes, "cuda")
     free["cuda"] = 2**40
     assert check_room(sizes, "cuda") is None

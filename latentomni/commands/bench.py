@@ -20,6 +20,9 @@ def add_to(commands: Any) -> None:
         "bench decode --model runs/nano/checkpoint --n 20",
         "bench load --users 1,4,16,32 --json",
         "bench soak --minutes 60 --json",
+        "bench drift --quantization nf4 --plot drift.svg --json",
+        "bench abuse --n 2000 --json",
+        "bench synthesize --json",
     )
     parser.add_argument("names", metavar="NAME", nargs="+", choices=list(_BENCHES), help=" or ".join(_BENCHES))
     add_model(parser)

@@ -68,6 +68,8 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8").strip()
         values = json.loads(text if file.suffix == ".json" and text.startswith("{\n") else text.splitlines()[-1])
+    except FileNotFoundError:
+        raise RequestError(f"There is no {file}; give the folder of a finished run, and as results what `eval ... --json` printed.") from None
     except (OSError, ValueError, IndexError) as error:
         raise RequestError(f"{file} cannot be read as JSON ({error}); give a finished run, and results as `eval ... --json` printed them.") from None
     require(isinstance(values, dict), f"{file} must hold one JSON object")

@@ -63,8 +63,13 @@ def describe(plan: dict[str, Any]) -> list[str]:
         f"{tokens['per_step']} tokens in {tokens['micro_batches_per_step']} micro-batches a step; {plan['epochs']:.2f} epochs.",
         f"Memory of a process: {memory['total'] / _GIB:.2f} GiB ({parts}).",
     ]
-    lines += [f"{p['name']}: {p['steps']} steps of about {p['seconds_per_step']:.3g} s, lr {p['lr']:g}" for p in plan["phases"]]
-    return [*lines, f"About {plan['seconds_total'] / 3600:.2g} hours for {plan['steps']} steps on {plan['processes']} process(es) like this one."]
+    lines += [f"{p['name']}: {p['steps']} steps of about {_plain(p['seconds_per_step'])} s, lr {p['lr']:g}" for p in plan["phases"]]
+    return [*lines, f"About {_plain(plan['seconds_total'] / 3600)} hours for {plan['steps']} steps on {plan['processes']} process(es) like this one."]
+
+
+def _plain(number: float) -> str:
+    """Three digits; of large numbers all before the point, so that none has an exponent."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _layout(recipe: TrainRecipe) -> Thinker:

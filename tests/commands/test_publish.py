@@ -101,7 +101,7 @@ def test_base_models_are_named_and_folders_of_this_machine_refused(run, tmp_path
     assert main(["publish", str(run), "--to", "me/omni", "--dry-run"]) == 2
     assert "which nobody else has" in capsys.readouterr().err
     assert main(["publish", str(tmp_path), "--to", "me/omni", "--dry-run"]) == 2
-    assert "give a finished run" in capsys.readouterr().err
+    assert f"There is no {tmp_path / 'recipe.json'}; give the folder of a finished run" in capsys.readouterr().err
 
 
 class Hub(BaseHTTPRequestHandler):

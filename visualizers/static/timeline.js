@@ -3,6 +3,7 @@
 
 const TRACK = {film: 52, wave: 40, gap: 8, dots: 76, links: 34, ticks: 20, dot: 10, sync: 12};
 const SEEK_STEPS_S = {ArrowLeft: -0.5, ArrowDown: -0.5, ArrowRight: 0.5, ArrowUp: 0.5, Home: -Infinity, End: Infinity};
+const UNDER_PX = 38; // a tick so near to the playhead's own time is hidden under it
 const TICK_STEPS_S = [0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 3600];
 
 class Timeline {
@@ -27,6 +28,7 @@ class Timeline {
       el("header", "", {}, el("h3", "", {}, "On the clip’s clock"), this.legend), this.labels, this.track, this.said);
     this.node.append(exportMenu(this.node, () => `timeline-block-${this.block + 1}`, () => this.rows()));
     this.time = 0;
+    this.times = [];
     this.dots = [];
     this.listen(onSeek, onPick);
   }
@@ -95,6 +97,7 @@ class Timeline {
     for (const [dot, slot] of this.dots) dot.classList.toggle("is-now", Boolean(isLit) && isNow(latents[slot], seconds));
     const {duration_s: duration} = this.view.clip;
     const share = Math.min(1, seconds / duration);
+    for (const [tick, at] of this.times) tick.classList.toggle("is-under", Math.abs(this.x(at) - this.x(seconds)) < UNDER_PX);
     this.playhead.style.transform = `translateX(${share * this.track.clientWidth}px)`;
     this.playhead.classList.toggle("is-late", share > 0.95);
     setText(this.output, clock(seconds));
@@ -128,7 +131,8 @@ class Timeline {
     const times = Array.from({length: Math.floor(clip.duration_s / step + 1e-6) + 1}, (_, i) => i * step);
     const text = (s) => (s < 60 && step >= 1 ? `${s} s` : clock(s));
     const shown = times.filter((s) => this.x(s) < width - 10);
-    this.ticks.replaceChildren(...shown.map((s) => el("span", "", {style: `left:${this.x(s)}px`}, text(s))));
+    this.times = shown.map((s) => [el("span", "", {style: `left:${this.x(s)}px`}, text(s)), s]);
+    this.ticks.replaceChildren(...this.times.map(([tick]) => tick));
   }
 
   frames(width, duration) {
