@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,12 @@ FILES = {
 
 
 def children() -> list[int]:
-    """Processes that any thread of this one has started."""
-    return [int(pid) for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()]
+    """Readers that any thread of this process has started; other tests may have left other processes."""
+    found = []
+    for task in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # a thread or a process that has just ended
+            found += [int(pid) for pid in task.read_text().split() if b"latentomni.isolation" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return found
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """One evaluation on several processes, as `accelerate launch` starts them: each asks its share, and all know what came of it."""
 
+import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Processes:
         from accelerate import Accelerator, InitProcessGroupKwargs
 
         joined = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)])
+        atexit.register(joined.state.destroy_process_group)  # its threads may else be cut off when Python ends, which ends the process as a crash
         return cls(joined.process_index, joined.num_processes)
 
     @property
