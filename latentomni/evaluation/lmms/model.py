@@ -7,7 +7,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
 from latentomni.config import Mode, SamplingSpec
-from latentomni.errors import LatentOmniError, require
+from latentomni.errors import LatentOmniError, RequestError, require
 from latentomni.evaluation.harness import VIDEO_LIMITS
 from latentomni.evaluation.lmms.documents import FAILED, asked
 from latentomni.evaluation.processes import Processes
@@ -60,7 +60,7 @@ class LatentOmni(lmms):
         return self.runtime.answer(self.runtime.read(file), question, self.mode, sampling).answer
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        raise NotImplementedError("LatentOmni answers tasks of one round; choose one whose output_type is generate_until.")
+        raise RequestError("LatentOmni answers tasks of one round; choose one whose output_type is generate_until.")
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        raise NotImplementedError("LatentOmni answers in words; choose a task whose output_type is generate_until.")
+        raise RequestError("LatentOmni answers in words; choose a task whose output_type is generate_until.")
