@@ -15,11 +15,12 @@ from starlette.routing import Route
 import latentomni
 from app.journal import SECONDS
 from app.shared import journal, line, runs, runtime
-from latentomni.memory import give_back, resident_bytes
+from latentomni.memory import give_back, resident_bytes, trim
 
 __all__ = ["health", "metrics", "routes", "until_stopped"]
 
 _BEGUN_S = time.monotonic()
+_TRIM_S = 10.0
 _SWEEP_S = 600.0
 _DELIVERY_S = 5.0  # what clients have to fetch their last words
 
@@ -77,10 +78,14 @@ def until_stopped(demo: gr.Blocks) -> None:
     told = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: told.set())
     journal.event("server started", version=latentomni.__version__, model=Path(runtime.name).name)
+    swept_s = time.monotonic()
     try:
-        while not told.wait(_SWEEP_S):
-            runs.sweep()
-            give_back()
+        while not told.wait(_TRIM_S):
+            trim()
+            if time.monotonic() - swept_s > _SWEEP_S:
+                runs.sweep()
+                give_back()
+                swept_s = time.monotonic()
     except KeyboardInterrupt:
         demo.close()
         return

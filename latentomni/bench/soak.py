@@ -27,28 +27,33 @@ _log = logging.getLogger(__name__)
 _USERS = 3
 _VISIT = 12  # actions before a user leaves and another comes
 _WAIT_S = 120
-_WARM = 0.25  # share of the time
+_LOOKS, _WARM = 20, 5  # how often the app is looked at; after which of them it is warm
+_REST_S = 15  # before the app is looked at: it returns freed memory every 10 s
 _KEEP_H = 1 / 60  # so that uploads go while the test runs
 _ROOM_MIB = 64
 
 
 def bench_soak(model: str = "nano", minutes: float = 2.0, seed: int = 0) -> dict[str, Any]:
-    """Mixed use by three users. Returns what the app holds after a quarter of the time ("warm") and at the end: "memory", resident bytes; "open_files";
-    "threads"; "temp_bytes", of uploads and runs. "growth_bytes" is the memory's; "actions" counts what was done, "errors" what failed of it."""
+    """Mixed use by three users. Returns what the app holds at rest after a quarter of the time ("warm") and at the end: "memory", resident bytes;
+    "open_files"; "threads"; "temp_bytes", of uploads and runs. "growth_bytes" is the memory's; "busy" is the memory at twenty moments in use;
+    "actions" counts what was done, "errors" what failed of it."""
     done: Counter[str] = Counter()
     limits = {"LATENTOMNI_KEEP_H": str(_KEEP_H), "LATENTOMNI_RUNS_MIB": str(_ROOM_MIB)}
     with tempfile.TemporaryDirectory() as folder, served(model, folder, **limits) as app, ThreadPoolExecutor(_USERS) as threads:
         begun_s = time.monotonic()
         users = [_User(app, Path(folder), random.Random(f"{seed} {n}"), done) for n in range(_USERS)]
-        held = []
-        for share in (_WARM, 1.0):
-            list(threads.map(lambda user, until_s=begun_s + 60 * minutes * share: user.act(until_s), users))
-            settled(app)
-            held.append(_held(app))
+        held, busy = [], []
+        for look in range(1, _LOOKS + 1):
+            list(threads.map(lambda user, until_s=begun_s + 60 * minutes * look / _LOOKS: user.act(until_s), users))
+            busy.append(_held(app)["memory"])
+            if look in (_WARM, _LOOKS):
+                settled(app)
+                time.sleep(_REST_S)
+                held.append(_held(app))
     warm, end = held
     errors = done.pop("error", 0)
     return {
-        "minutes": minutes, "warm": warm, "end": end, "growth_bytes": end["memory"] - warm["memory"], "actions": dict(sorted(done.items())),
+        "minutes": minutes, "warm": warm, "end": end, "growth_bytes": end["memory"] - warm["memory"], "busy": busy, "actions": dict(sorted(done.items())),
         "errors": errors, "shape": f"{model}, {_USERS} users for {minutes:g} min, {sum(done.values())} actions",
     }  # fmt: skip
 
