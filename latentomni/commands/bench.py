@@ -43,8 +43,11 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     about: dict[str, Any] = {"device": "cpu"}
     figures = {name: _BENCHES[name](args, repeats, about) for name in dict.fromkeys(args.names)}
     for name, values in figures.items():
-        for what, compared in _comparisons(name, values):
-            say(f"{what}: ours {compared['ours']:.4g}, peer {compared['peer']:.4g}, ratio {compared['ratio']:.3f}")
+        compared = [
+            f"{what}: ours {part['ours']:.4g}, peer {part['peer']:.4g}, ratio {part['ratio']:.3f}" for what, part in _comparisons(name, values)
+        ]
+        for line in compared or _plain_figures(name, values):
+            say(line)
         say(f"{name} measured {values['shape']}")
     ok = all(values.pop("is_clean", True) for values in figures.values())
     return {**figures, **about, "seed": args.seed, "ok": ok}
@@ -57,6 +60,15 @@ def _comparisons(name: str, values: dict[str, Any]) -> Iterator[tuple[str, dict[
     for inner, part in values.items():
         if isinstance(part, dict):
             yield from _comparisons(f"{name} {inner}", part)
+
+
+def _plain_figures(name: str, values: dict[str, Any]) -> Iterator[str]:
+    """Whatever is a number, by its names from the outside in, where nothing has a ratio."""
+    for inner, part in values.items():
+        if isinstance(part, dict):
+            yield from _plain_figures(f"{name} {inner}", part)
+        elif isinstance(part, int | float) and not isinstance(part, bool):
+            yield f"{name} {inner}: {part:,.0f}" if abs(part) >= 1000 else f"{name} {inner}: {part:.4g}"
 
 
 def _decode(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:

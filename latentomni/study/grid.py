@@ -28,10 +28,11 @@ from latentomni.study.scores import ScoreSpec, Set, question_sets, score_arm, sc
 from latentomni.training.batches import Batch, make_batches
 from latentomni.training.examples import build_example
 from latentomni.training.feedback import Phase
-from latentomni.training.loop import FitSpec, Stage, check_run, fit, write_recipe
+from latentomni.training.loop import FitSpec, Stage, fit
 from latentomni.training.losses import Objective
 from latentomni.training.nano import NanoRecipe, choose_nuances, choose_questions, noisy, train_nano
 from latentomni.training.pool import ClipPool
+from latentomni.training.run_folder import check_run, write_recipe
 
 __all__ = ["StudySpec", "run_study"]
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from latentomni.adapters import add_lora, checkpoint_gradients, save_adapter
 from latentomni.config import QuantizationSpec
 from latentomni.errors import require
 from latentomni.modeling import Thinker
-from latentomni.training.loop import check_run, fit, make_accelerator, write_recipe
+from latentomni.training.loop import fit, make_accelerator
 from latentomni.training.losses import Objective
 from latentomni.training.recipes import TrainRecipe
-from latentomni.training.records import Style, read_records
+from latentomni.training.records import Record, Style, read_records
+from latentomni.training.run_folder import check_run, claimed, write_recipe
 from latentomni.training.source import Source
 
 __all__ = ["adapted", "encode_clips", "finetune", "freeze"]
@@ -31,9 +33,14 @@ def finetune(recipe: TrainRecipe, out: Path, *, resume: bool = False) -> dict[st
     """Train into `out`: recipe.json, log.jsonl, state/, and checkpoint/ at the end. Returns steps, losses and the checkpoint's folder.
 
     Every process of an `accelerate launch` calls it. Raises RequestError where the recipe, the model or a run that is in `out`
-    do not go together."""
+    do not go together, or another training writes there."""
     records = read_records(recipe.data)
     accelerator = make_accelerator(recipe.fit, out)
+    with claimed(out) if accelerator.is_main_process else nullcontext():
+        return _finetune(recipe, out, records, accelerator, resume)
+
+
+def _finetune(recipe: TrainRecipe, out: Path, records: list[Record], accelerator: Accelerator, resume: bool) -> dict[str, Any]:
     check_run(out, recipe.to_dict(), resume)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

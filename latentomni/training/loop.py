@@ -24,9 +24,9 @@ from tqdm import tqdm
 from latentomni.errors import RequestError, require
 from latentomni.training.feedback import Phase
 
-__all__ = ["FitSpec", "Stage", "check_run", "fit", "learning_rate", "make_accelerator", "write_recipe"]
+__all__ = ["FitSpec", "Stage", "fit", "learning_rate", "make_accelerator"]
 
-_RECIPE, _LOG, _STATE, _PLACE, _TRAINED = "recipe.json", "log.jsonl", "state", "place.json", "trained.safetensors"
+_LOG, _STATE, _PLACE, _TRAINED = "log.jsonl", "state", "place.json", "trained.safetensors"
 
 
 @dataclass(frozen=True)
@@ -68,29 +68,6 @@ class FitSpec:
         require(0 <= self.warmup <= 1, f"warmup must be a share from 0 to 1, got {self.warmup}")
         require(self.save_every >= 1 and self.log_every >= 1, f"save_every and log_every must be at least 1: {self.save_every}, {self.log_every}")
         require(self.log_with in (None, "tensorboard", "trackio"), f"log_with must be tensorboard or trackio, got {self.log_with!r}")
-
-
-def check_run(out: Path, recipe: dict[str, Any], resume: bool) -> None:
-    """Raise RequestError where `out` holds a run and this one does not go on with it: it was not said, or the recipe is another."""
-    file = out / _RECIPE
-    if not file.is_file():
-        return
-    try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        raise RequestError(f"{file} is damaged; choose another --out.") from None
-    require(resume, f"{out} holds a run already; add --resume, or choose another --out.")
-    changed = sorted(key for key, value in json.loads(json.dumps(recipe)).items() if known.get(key) != value)
-    require(not changed, f"the run in {out} has another recipe ({', '.join(changed)}); resume it with {file}, or choose another --out.")
-
-
-def write_recipe(out: Path, recipe: dict[str, Any]) -> None:
-    """Make the folder of a run and write down what it is, where that is not done; in one move, so that a kill leaves no half of it."""
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out / _RECIPE).exists():
-        partial = out / (_RECIPE + ".partial")
-        partial.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
-        partial.rename(out / _RECIPE)
 
 
 def make_accelerator(spec: FitSpec, out: Path) -> Accelerator:
@@ -219,7 +196,7 @@ class _Fit:
         norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.spec.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return {**self._shared(sums, counts), "grad_norm": float(norm), **_collapse(torch.cat(fed))}
+        return {**self._shared(sums, counts), "grad_norm": float(norm), **self._collapse(torch.cat(fed))}
 
     def _learning_rate(self, stage: Stage, step: int) -> float:
         if self.spec.restarts:
@@ -233,6 +210,18 @@ class _Fit:
         totals = torch.tensor([sums.get(n, 0.0) for n in names], device=self.accelerator.device)
         totals = self.accelerator.reduce(totals, "sum")
         return {n: float(t) / counts[n] for n, t in zip(names, totals, strict=True)}
+
+    def _collapse(self, vectors: torch.Tensor) -> dict[str, float]:
+        """Of the latents (n, D) that all processes fed: the mean norm, and the mean cosine with one another, where 1 is full collapse."""
+        if vectors.ndim < 2:  # this part of the model feeds none
+            return {}
+        vectors = vectors.detach().float()
+        norms = vectors.norm(dim=1)
+        own = torch.cat([torch.nn.functional.normalize(vectors, dim=1).sum(0), norms.sum()[None], norms.new_tensor([len(norms)])])
+        *direction, norm, n = self.accelerator.reduce(own, "sum").double().tolist()
+        if not n:
+            return {}
+        return {"latent_norm": norm / n, "latent_cosine": (sum(x * x for x in direction) - n) / max(n * (n - 1), 1)}
 
     def _log(self, values: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
@@ -300,13 +289,3 @@ def _added(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {k: round(v, 4) for k, v in sorted(values.items())}
-
-
-def _collapse(vectors: torch.Tensor) -> dict[str, float]:
-    """Norm of the fed latents, and their mean cosine with one another: 1 is full collapse."""
-    if not len(vectors):
-        return {}
-    unit = torch.nn.functional.normalize(vectors.float(), dim=1)
-    n = len(unit)
-    cosine = (unit.sum(0).square().sum() - n) / max(n * (n - 1), 1)
-    return {"latent_norm": float(vectors.float().norm(dim=1).mean()), "latent_cosine": float(cosine)}

@@ -32,9 +32,10 @@ from latentomni.training.batches import Batch, make_batch, make_batches
 from latentomni.training.donors import build_donors
 from latentomni.training.examples import build_example
 from latentomni.training.feedback import Phase
-from latentomni.training.loop import FitSpec, Stage, check_run, fit, write_recipe
+from latentomni.training.loop import FitSpec, Stage, fit
 from latentomni.training.losses import LossSpec, Objective
 from latentomni.training.pool import ClipPool
+from latentomni.training.run_folder import check_run, claimed, write_recipe
 from latentomni.training.towers import TowerObjective, scale_features
 from latentomni.training.turns import Segment, Turn
 from latentomni.training.validation import validate
@@ -142,8 +143,12 @@ def _verdict(question: Question) -> tuple[str, str]:
 
 def train_nano(out: Path, recipe: NanoRecipe | None = None, *, resume: bool = False) -> dict:
     """Train nano into `out` (recipe.json, towers/ and language/ with their logs, checkpoint/). Returns steps, losses and
-    the checkpoint's folder. Raises RequestError where `out` holds a run and this one does not go on with it."""
-    recipe = recipe or NanoRecipe()
+    the checkpoint's folder. Raises RequestError where `out` holds a run and this one does not go on with it, or another training writes there."""
+    with claimed(out):
+        return _train_nano(out, recipe or NanoRecipe(), resume)
+
+
+def _train_nano(out: Path, recipe: NanoRecipe, resume: bool) -> dict:
     check_run(out, asdict(recipe), resume)
     write_recipe(out, asdict(recipe))
     thinker, pool = _start(recipe)

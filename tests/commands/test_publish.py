@@ -16,7 +16,7 @@ import yaml
 from latentomni import checkpoints
 from latentomni.cli import main
 from latentomni.evaluation.card import causal_section
-from latentomni.training.loop import write_recipe
+from latentomni.training.run_folder import write_recipe
 from latentomni.training.recipes import read_recipe
 
 ROOT = Path(__file__).parents[2]

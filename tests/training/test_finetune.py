@@ -21,6 +21,7 @@ from latentomni.training.losses import Objective
 from latentomni.training.plan import make_plan
 from latentomni.training.recipes import read_recipe
 from latentomni.training.records import read_records, validate
+from latentomni.training.run_folder import claimed
 from latentomni.training.source import Source
 from tests.training.conftest import CLIPS
 
@@ -72,6 +73,8 @@ def test_a_valid_file_trains_a_checkpoint_that_answers(base, train_file, changes
 def test_a_run_goes_on_with_its_own_recipe_only(changes, tmp_path):
     recipe = read_recipe("explicit-text-cot", {**changes, "phases": {**ONCE, "jacobi": {"steps": 0}, "rollout": {"steps": 0}}})
     first = finetune(recipe, tmp_path / "run")
+    with claimed(tmp_path / "run"), pytest.raises(RequestError, match="another training writes to .*run; wait until it ends"):
+        finetune(recipe, tmp_path / "run", resume=True)
     with pytest.raises(RequestError, match="holds a run already; add --resume"):
         finetune(recipe, tmp_path / "run")
     other = read_recipe("vanilla-sft", {**changes, "phases": {**ONCE, "rollout": {"steps": 0}}})
