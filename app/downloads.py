@@ -12,6 +12,7 @@ from app.shared import runs
 from latentomni.errors import RequestError
 from latentomni.trace import Trace
 from visualizers.page import html_page
+from visualizers.reel_process import write_reel_apart
 
 __all__ = ["begin_reel", "export", "reel"]
 
@@ -40,12 +41,10 @@ def reel(session: Session) -> tuple[Any, Any]:
             raise RequestError(copy.ERRORS["no_answer"])
         if not session.clip:
             raise RequestError(copy.ERRORS["no_clip_in_trace"])
-        from visualizers.reel import write_reel
-
         source = Path(session.turns[session.shown].trace)
         film = _beside(session, source, ".reel.mp4")
         if not film.is_file():
-            write_reel(Trace.load(source), session.clip, film)
+            write_reel_apart(source, Path(session.clip), film)
         return said("reel"), gr.update(value=str(film), visible=True)
     except Exception as error:
         return failed(error), gr.skip()
