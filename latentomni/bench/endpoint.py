@@ -26,11 +26,13 @@ _PIECE = re.compile(r"^(\d+)\. (.+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Faults:
-    """Shares of requests whose first tries fail, and of replies that cannot be used. stall_s: how long a stalled one is held."""
+    """Shares of requests whose first tries fail, and of replies that cannot be used. stall_s: how long a stalled one is held. unknown: parameters
+    that are refused, as OpenAI's models that think refuse some."""
 
     transient: float = 0.0
     unusable: float = 0.0
     stall_s: float = 1.0
+    unknown: tuple[str, ...] = ()
 
 
 class ScriptedEndpoint:
@@ -101,6 +103,10 @@ def _handler(endpoint: ScriptedEndpoint) -> type[BaseHTTPRequestHandler]:
             request = json.loads(body)
             if fault:
                 self._send_damaged(fault)
+                return
+            if refused := [name for name in endpoint.faults.unknown if name in request]:
+                told = {"message": f"Unsupported parameter: '{refused[0]}'", "type": "invalid_request_error", "param": refused[0]}
+                self._send(400, {"error": told})
                 return
             text = endpoint.reply(request, key)
             usage = {"prompt_tokens": len(body) // 4, "completion_tokens": len(text) // 4, "total_tokens": (len(body) + len(text)) // 4}

@@ -30,6 +30,7 @@ _KEPT_CHARS = 200  # of a reply, in the reason of a rejection
 _HOTTEST = 2.0  # servers refuse more
 _TOO_LONG = re.compile(r"context[ _](?:length|window|size)", re.IGNORECASE)  # as OpenAI, vLLM and llama.cpp say it
 _NO_KEY = "none"
+_OTHERWISE = {"max_tokens": "max_completion_tokens", "temperature": None, "seed": None}  # what some of OpenAI's models refuse
 
 
 class EndpointError(LatentOmniError):
@@ -122,6 +123,7 @@ class _Line:
 
     def __init__(self, role: Role, concurrency: int) -> None:
         self.role, self.concurrency, self._client, self._free_at_s = role, concurrency, None, 0.0
+        self._otherwise: dict[str, str | None] = {}  # parameter -> its other name, or None to leave it out
 
     async def send(self, request: dict[str, Any]) -> dict[str, Any]:
         openai = _openai()
@@ -130,14 +132,18 @@ class _Line:
             self._client = openai.AsyncOpenAI(base_url=self.role.endpoint, api_key=key, timeout=self.role.timeout_s, max_retries=self.role.retries)
             self._places = asyncio.Semaphore(self.concurrency)
         async with self._places:
-            for _ in range(self.role.retries + 1):  # a body that was cut off is not retried by the client
+            for _ in range(self.role.retries + 1 + len(_OTHERWISE)):  # a body that was cut off is not retried by the client
                 await self._wait_for_turn()
+                named = {self._otherwise.get(name, name): value for name, value in request.items()}
                 try:
-                    done = await self._client.chat.completions.create(**request)
+                    done = await self._client.chat.completions.create(**{name: value for name, value in named.items() if name})
                     return _told(done)
                 except openai.APIConnectionError as error:
                     raise EndpointError(self._failed(f"cannot be reached ({_one_line(str(error.__cause__ or '') or str(error))})")) from None
                 except openai.APIStatusError as error:
+                    if error.status_code == 400 and error.param in _OTHERWISE and named.get(error.param):
+                        self._otherwise[error.param], last = _OTHERWISE[error.param], error
+                        continue
                     if error.status_code == 413 or (error.status_code == 400 and _TOO_LONG.search(error.message)):  # the item's fault
                         raise UnusableReply(f"too long for {self.role.model}: {_one_line(error.message)}") from None
                     told = f"answered {error.status_code} ({_one_line(error.message)})"

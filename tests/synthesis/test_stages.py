@@ -257,6 +257,21 @@ def test_an_endpoint_that_fails_ends_the_run_and_says_so(clip, tmp_path):
         served_model(endpoint.url)
 
 
+def test_a_server_that_knows_no_max_tokens_or_temperature_is_asked_otherwise(clip, tmp_path):
+    bodies = []
+    with ScriptedEndpoint(Faults(unknown=("max_tokens", "temperature"))) as endpoint:
+        reply = endpoint.reply
+        endpoint.reply = lambda request, key: bodies.append(request) or reply(request, key)
+        settings = Settings.of_one(Role(endpoint.url, "scripted", retries=0))
+        made = asyncio.run(run_stage("questions", clip, Asker(settings, tmp_path), tmp_path))
+    assert made and bodies and all(set(body) == {"model", "messages", "max_completion_tokens", "response_format", "seed"} for body in bodies)
+
+
+def test_what_a_server_refuses_and_is_needed_ends_the_run(clip, tmp_path):
+    with ScriptedEndpoint(Faults(unknown=("messages",))) as endpoint, pytest.raises(EndpointError, match="answered 400 .*'messages'"):
+        asyncio.run(run_stage("questions", clip, Asker(Settings.of_one(Role(endpoint.url, "scripted")), tmp_path), tmp_path))
+
+
 @pytest.mark.parametrize("usage", [None, {"prompt_tokens": 7, "completion_tokens": None, "total_tokens": None}])
 def test_a_reply_without_text_or_counts_rejects_its_item(asked, tmp_path, usage):
     with answering(200, completion(None, usage)) as endpoint:
