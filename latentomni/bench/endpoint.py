@@ -27,7 +27,7 @@ _PIECE = re.compile(r"^(\d+)\. (.+)$", re.MULTILINE)
 @dataclass(frozen=True)
 class Faults:
     """Shares of requests whose first tries fail, and of replies that cannot be used. stall_s: how long a stalled one is held. unknown: parameters
-    that are refused, as OpenAI's models that think refuse some."""
+    that are refused, as OpenAI's models that think refuse some, or ways to ask for JSON."""
 
     transient: float = 0.0
     unusable: float = 0.0
@@ -108,6 +108,9 @@ def _handler(endpoint: ScriptedEndpoint) -> type[BaseHTTPRequestHandler]:
                 told = {"message": f"Unsupported parameter: '{refused[0]}'", "type": "invalid_request_error", "param": refused[0]}
                 self._send(400, {"error": told})
                 return
+            if (form := request.get("response_format", {}).get("type")) in endpoint.faults.unknown:  # in llama-cpp-python's words
+                self._send(500, {"error": {"message": f"'loc': ('body', 'response_format', 'type'), 'input': '{form}'", "param": None}})
+                return
             text = endpoint.reply(request, key)
             usage = {"prompt_tokens": len(body) // 4, "completion_tokens": len(text) // 4, "total_tokens": (len(body) + len(text)) // 4}
             message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
@@ -143,6 +146,8 @@ def _handler(endpoint: ScriptedEndpoint) -> type[BaseHTTPRequestHandler]:
 def _scripted(request: dict[str, Any], draw: random.Random) -> dict[str, Any]:
     """What the model says to one of the prompts of synthesis, which the reply's schema names."""
     name = request["response_format"]["json_schema"]["name"]
+    if name not in _REPLIES:  # it is asked whether it can be asked so
+        return {}
     content = request["messages"][-1]["content"]
     text = content if isinstance(content, str) else content[0]["text"]
     return _REPLIES[name](text, draw)

@@ -60,8 +60,8 @@ def _add_synthesize(kinds: Any) -> None:
     asked.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible server, which answers in all roles")
     asked.add_argument("--config", type=Path, metavar="FILE", help="a model for each role and what is kept, as JSON")
     parser.add_argument("--model", help="what the endpoint calls its model; default: the first that it has")
-    parser.add_argument("--structured", choices=["json_schema", "json_object", "none"], default="json_schema",
-                        help="how the endpoint is held to a reply's schema; json_object for llama-cpp-python; default: %(default)s")  # fmt: skip
+    parser.add_argument("--structured", choices=["json_schema", "json_object", "none"],
+                        help="how the endpoint is held to a reply's schema; default: json_schema, or json_object where it refuses that")  # fmt: skip
     parser.add_argument("--n", type=positive, help="clips; default: 30 of AV World, all of a file")
     parser.add_argument("--seed", type=int, help="of AV World's clips, default: 0, and of the sampling, default: the config's, or 7")
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="one process, or a Ray cluster; default: %(default)s")
@@ -156,13 +156,15 @@ def _synthesize(args: argparse.Namespace, say: Callable[..., None]) -> dict[str,
     from tqdm import tqdm
 
     from latentomni.synthesis import Role, Settings, avworld_sources, read_settings, read_sources, synthesize
-    from latentomni.synthesis.endpoint import served_model
+    from latentomni.synthesis.endpoint import served_model, served_structure
 
     if args.config:
         settings = read_settings(args.config)
         require(args.model is None, "--model names the model of one --endpoint; a --config names one for each role.")
+        require(args.structured is None, "--structured is of one --endpoint; a --config says it for each role.")
     else:
-        settings = Settings.of_one(Role(args.endpoint, args.model or served_model(args.endpoint), structured=args.structured))
+        role = Role(args.endpoint, args.model or served_model(args.endpoint))
+        settings = Settings.of_one(replace(role, structured=args.structured or served_structure(role.endpoint, role.model)))
     require((args.seed or 0) >= 0, f"--seed starts at 0, got {args.seed}")
     if args.seed is not None:
         settings = replace(settings, seed=args.seed)

@@ -24,7 +24,7 @@ from latentomni.errors import LatentOmniError, RequestError
 from latentomni.synthesis.replies import REPLIES
 from latentomni.synthesis.settings import Role, Settings
 
-__all__ = ["Asker", "EndpointError", "UnusableReply", "prompt_versions", "served_model"]
+__all__ = ["Asker", "EndpointError", "UnusableReply", "prompt_versions", "served_model", "served_structure"]
 
 _KEPT_CHARS = 200  # of a reply, in the reason of a rejection
 _HOTTEST = 2.0  # servers refuse more
@@ -179,6 +179,21 @@ def served_model(endpoint: str) -> str:
             return next(iter(client.models.list())).id
     except (openai.OpenAIError, StopIteration, ValueError, AttributeError) as error:
         raise EndpointError(f"{endpoint} does not say which models it has ({_one_line(str(error))}); name one with --model.") from None
+
+
+def served_structure(endpoint: str, model: str) -> str:
+    """How a server holds replies to a schema: "json_object" where it refuses "json_schema", as llama-cpp-python does."""
+    openai = _openai()
+    form = {"type": "json_schema", "json_schema": {"name": "yes", "strict": True, "schema": {"type": "object"}}}
+    try:
+        with openai.OpenAI(base_url=endpoint, api_key=_key("OPENAI_API_KEY"), timeout=120, max_retries=0) as client:
+            client.chat.completions.create(model=model, messages=[{"role": "user", "content": "Say {}."}], max_tokens=8, response_format=form)
+    except openai.APIStatusError as error:
+        if "response_format" in error.message:
+            return "json_object"
+    except (openai.OpenAIError, ValueError, AttributeError, TypeError):
+        pass  # whatever else is wrong is told by the first question
+    return "json_schema"
 
 
 def prompt_versions() -> dict[str, str]:

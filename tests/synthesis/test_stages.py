@@ -15,7 +15,7 @@ from latentomni.avworld.writing import world_clip
 from latentomni.bench.endpoint import Faults, ScriptedEndpoint
 from latentomni.errors import DataError, RequestError
 from latentomni.synthesis import Role, Settings, avworld_sources, read_settings, read_sources
-from latentomni.synthesis.endpoint import Asker, EndpointError, prompt_versions, served_model
+from latentomni.synthesis.endpoint import Asker, EndpointError, prompt_versions, served_model, served_structure
 from latentomni.synthesis.pipeline import balance
 from latentomni.synthesis.replies import REPLIES
 from latentomni.synthesis.settings import ROLES
@@ -265,6 +265,13 @@ def test_a_server_that_knows_no_max_tokens_or_temperature_is_asked_otherwise(cli
         settings = Settings.of_one(Role(endpoint.url, "scripted", retries=0))
         made = asyncio.run(run_stage("questions", clip, Asker(settings, tmp_path), tmp_path))
     assert made and bodies and all(set(body) == {"model", "messages", "max_completion_tokens", "response_format", "seed"} for body in bodies)
+
+
+@pytest.mark.parametrize(("unknown", "told"), [((), "json_schema"), (("json_schema",), "json_object"), (("messages",), "json_schema")])
+def test_a_server_is_asked_for_json_in_a_way_that_it_takes(unknown, told):
+    with ScriptedEndpoint(Faults(unknown=unknown)) as endpoint:
+        assert served_structure(endpoint.url, "scripted") == told
+    assert served_structure(endpoint.url, "scripted") == "json_schema"  # it is gone, which the first question tells
 
 
 def test_what_a_server_refuses_and_is_needed_ends_the_run(clip, tmp_path):
