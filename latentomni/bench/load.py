@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gradio_client import Client, handle_file
+from gradio_client.client import Job
 
 from latentomni.bench.served import Served, served
 from latentomni.errors import RequestError
 
-__all__ = ["Asked", "bench_load", "gauge", "settled", "summary"]
+__all__ = ["Asked", "bench_load", "first_output", "gauge", "settled", "summary"]
 
 _EXAMPLES = Path(__file__).parents[2] / "examples"
 _ONE_IN = 4  # of this many users one changes his mind
@@ -83,7 +84,7 @@ def _ask(client: Client, clip: Path, question: str, *, leaves: bool = False) -> 
     try:
         job = client.submit(handle_file(str(clip)), question, api_name="/ask_video")
         if leaves:
-            next(iter(job))  # in line, or running
+            first_output(job, _WAIT_S)  # in line, or running
             if not job.done():
                 job.cancel()
                 return Asked("cancelled", question)
@@ -115,6 +116,18 @@ def gauge(app: Served, name: str) -> float:
     with urllib.request.urlopen(f"{app.address}metrics", timeout=30) as page:
         found = re.search(rf"^latentomni_{re.escape(name)} (\S+)$", page.read().decode(), re.MULTILINE)
     return float(found[1]) if found else 0.0
+
+
+def first_output(job: Job, timeout_s: float) -> Any:
+    """What an endpoint tells first; iterating over a job would wait for ever where it failed before that. Raises what it failed with, and TimeoutError."""
+    deadline_s = time.monotonic() + timeout_s
+    while not (told := job.outputs()):
+        if job.done():
+            return job.result()
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"nothing was told within {timeout_s:g} s")
+        time.sleep(0.01)
+    return told[0]
 
 
 def settled(app: Served) -> None:

@@ -18,7 +18,7 @@ from gradio_client import Client, handle_file
 
 from latentomni.avworld.selftest import draw_trial
 from latentomni.avworld.writing import write_clip
-from latentomni.bench.load import settled
+from latentomni.bench.load import first_output, settled
 from latentomni.bench.served import Served, served
 
 __all__ = ["bench_soak"]
@@ -115,7 +115,7 @@ class _User:
 
     def _stop(self) -> None:
         job = self._submit("/ask_video", handle_file(self._clip), self._question, "text-cot", 0, 2.0, 1024)
-        next(iter(job))
+        first_output(job, _WAIT_S)
         job.cancel()
 
     def _intervene(self) -> None:

@@ -16,8 +16,8 @@ import yaml
 from latentomni import checkpoints
 from latentomni.cli import main
 from latentomni.evaluation.card import causal_section
-from latentomni.training.run_folder import write_recipe
 from latentomni.training.recipes import read_recipe
+from latentomni.training.run_folder import write_recipe
 
 ROOT = Path(__file__).parents[2]
 LOG = [

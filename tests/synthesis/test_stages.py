@@ -275,7 +275,7 @@ def test_a_server_is_asked_for_json_in_a_way_that_it_takes(unknown, told):
 
 
 def test_what_a_server_refuses_and_is_needed_ends_the_run(clip, tmp_path):
-    with ScriptedEndpoint(Faults(unknown=("messages",))) as endpoint, pytest.raises(EndpointError, match="answered 400 .*'messages'"):
+    with ScriptedEndpoint(Faults(unknown=("messages",))) as endpoint, pytest.raises(EndpointError, match=r"answered 400 .*'messages'"):
         asyncio.run(run_stage("questions", clip, Asker(Settings.of_one(Role(endpoint.url, "scripted")), tmp_path), tmp_path))
 
 

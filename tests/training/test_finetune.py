@@ -73,7 +73,7 @@ def test_a_valid_file_trains_a_checkpoint_that_answers(base, train_file, changes
 def test_a_run_goes_on_with_its_own_recipe_only(changes, tmp_path):
     recipe = read_recipe("explicit-text-cot", {**changes, "phases": {**ONCE, "jacobi": {"steps": 0}, "rollout": {"steps": 0}}})
     first = finetune(recipe, tmp_path / "run")
-    with claimed(tmp_path / "run"), pytest.raises(RequestError, match="another training writes to .*run; wait until it ends"):
+    with claimed(tmp_path / "run"), pytest.raises(RequestError, match=r"another training writes to .*run; wait until it ends"):
         finetune(recipe, tmp_path / "run", resume=True)
     with pytest.raises(RequestError, match="holds a run already; add --resume"):
         finetune(recipe, tmp_path / "run")

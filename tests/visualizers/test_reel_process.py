@@ -47,7 +47,7 @@ def test_what_is_refused_is_refused_in_the_same_words(tmp_path):
 def test_an_ffmpeg_that_hangs_is_ended_and_leaves_nothing(tmp_path, ffmpeg):
     ffmpeg(f"echo $$ > {tmp_path}/pid; exec sleep 600")
     began_s = time.monotonic()
-    with pytest.raises(MediaError, match="1-colour.mp4 takes more than 6 s to cut; cut it shorter or scale it down"):
+    with pytest.raises(MediaError, match=r"1-colour.mp4 takes more than 6 s to cut; cut it shorter or scale it down"):
         write_reel_apart(TRACE, CLIP, tmp_path / "reel.mp4", 6.0)
     assert time.monotonic() - began_s < 60
     pid = int((tmp_path / "pid").read_text())
@@ -62,6 +62,6 @@ def test_an_ffmpeg_that_hangs_is_ended_and_leaves_nothing(tmp_path, ffmpeg):
 
 def test_an_ffmpeg_that_breaks_its_process_is_told_in_a_sentence(tmp_path, ffmpeg):
     ffmpeg("kill -9 $PPID")
-    with pytest.raises(MediaError, match="1-colour.mp4 could not be cut, because reading it broke ffmpeg; save it as mp4 first"):
+    with pytest.raises(MediaError, match=r"1-colour.mp4 could not be cut, because reading it broke ffmpeg; save it as mp4 first"):
         write_reel_apart(TRACE, CLIP, tmp_path / "reel.mp4")
     assert reels(tmp_path) == []
