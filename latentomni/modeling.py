@@ -74,6 +74,11 @@ class Thinker:
         return torch.device(computing[0]) if computing else self.model.device
 
     @property
+    def facts(self) -> dict[str, str]:
+        """model, weights ("nano", "random" or "pretrained"), quantization and device: which model a figure is from."""
+        return {"model": self.name, "weights": self.weights, "quantization": str(self.quantization), "device": str(self.device)}
+
+    @property
     def is_offloaded(self) -> bool:
         """Whether weights are fetched from main memory or a disk whenever they are needed."""
         places = set(getattr(self.model, "hf_device_map", {}).values())

@@ -82,8 +82,7 @@ def _measure_peak(arm: str, name: str, quantization: str | None, seed: int) -> t
     held = weight_bytes(thinker) + (clip.frames.nbytes + clip.waveform.nbytes) * (thinker.device.type == "cpu")
     tokens = sum(plan.tokens[part] for part in ("visual", "audio", "text"))
     shape = f"{describe(thinker)}; prompt of {tokens} tokens ({clip.duration_s:g} s clip)"
-    about = {"shape": shape, "weights": thinker.weights, "device": str(thinker.device)}
-    return growth_bytes(lambda: take(clip), thinker.device), plan.peak_bytes, held, about
+    return growth_bytes(lambda: take(clip), thinker.device), plan.peak_bytes, held, {"shape": shape, **thinker.facts}
 
 
 def _beginning(clip: Clip, seconds: float) -> Clip:

@@ -76,7 +76,7 @@ def _decode(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, 
     from latentomni.runtime import Runtime
 
     runtime = Runtime.load(args.model, quantization=args.quantization)
-    _describe(runtime.thinker, about)
+    about.update(runtime.thinker.facts)
     return bench_decode(runtime, seed=args.seed, **repeats)
 
 
@@ -96,7 +96,7 @@ def _thinker(args: argparse.Namespace, about: dict[str, Any]) -> Any:
     from latentomni import checkpoints
 
     thinker = checkpoints.load(args.model, quantization=args.quantization)
-    _describe(thinker, about)
+    about.update(thinker.facts)
     return thinker
 
 
@@ -104,7 +104,7 @@ def _memory(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, 
     from latentomni.bench.prefill import bench_memory
 
     report = bench_memory(args.model, args.quantization, seed=args.seed)
-    about.update({key: report.pop(key) for key in ("weights", "device")}, model=args.model)
+    about.update({key: report.pop(key) for key in ("model", "weights", "quantization", "device")})
     return report
 
 
@@ -163,8 +163,9 @@ def _drift(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, A
     from visualizers.drift import drift_chart
 
     runtime = Runtime.load(args.model)
-    _describe(runtime.thinker, about)
+    about.update(runtime.thinker.facts)
     report = bench_drift(runtime, args.model, args.quantization or "nf4", seed=args.seed, **repeats)
+    about["quantization"] = report["quantization"]  # the full-precision model is its peer
     if args.plot:
         args.plot.write_text(draw_chart(drift_chart(report)), encoding="utf-8")
     return report
@@ -191,10 +192,6 @@ def show_as_page(trace: Any) -> None:
     from visualizers.view import view
 
     view(trace), html_page(trace)
-
-
-def _describe(thinker: Any, about: dict[str, Any]) -> None:
-    about.update(model=thinker.name, weights=thinker.weights, device=str(thinker.device))
 
 
 _QUANTISED = {"decode", "prefill", "followup", "memory", "drift"}

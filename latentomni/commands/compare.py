@@ -56,13 +56,10 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
         for mode, trace in traces.items():
             trace.save(args.traces / f"{mode}.trace.zip")
         say(f"The runs are recorded in {args.traces}.")
-    thinker = runtime.thinker
     return {
         "runs": {mode: {**summarise(trace), "seconds": trace.elapsed_s} for mode, trace in traces.items()},
         "question": next(iter(traces.values())).question,
-        "model": thinker.name,
-        "weights": thinker.weights,
-        "device": str(thinker.device),
+        **runtime.thinker.facts,
         "seed": args.seed,
     }
 

@@ -132,12 +132,7 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     say(f"{'':16}accuracy  chance")
     for name, row in rows.items():
         say(f"{name:16}{_figure(row['accuracy'])}{_figure(row['chance'])}")
-    return {**scores, "processes": processes.count, **_about(runtime, args)}
-
-
-def _about(runtime: "Runtime", args: argparse.Namespace) -> dict[str, Any]:
-    thinker = runtime.thinker
-    return {"model": thinker.name, "weights": thinker.weights, "device": str(thinker.device), "seed": args.seed}
+    return {**scores, "processes": processes.count, **runtime.thinker.facts, "seed": args.seed}
 
 
 def _run_causal(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
@@ -157,7 +152,7 @@ def _run_causal(args: argparse.Namespace, say: Callable[..., None]) -> dict[str,
     if folder is not None:
         say(f"Written to {write_section(folder / 'README.md', CAUSAL, causal_section(results))}.")
         write_collapse(folder, {name: results[name] for name in COLLAPSE_MEASURES})
-    return {**results, **_about(runtime, args)}
+    return {**results, **runtime.thinker.facts, "seed": args.seed}
 
 
 def _cases(args: argparse.Namespace) -> tuple["Runtime", list["Case"]]:
@@ -190,7 +185,7 @@ def _run_evidence(args: argparse.Namespace, say: Callable[..., None]) -> dict[st
     factor = 1.15 if best >= 0.6 else 1.5
     verdict = "at least" if results["hit_at_1"] >= factor * best else "less than"
     say(f"Latents point at the right moment {results['hit_at_1'] / best:.2f} times as often as the best guess, {verdict} the {factor} times asked for.")
-    return {"data": args.data if args.data == _AVWORLD else Path(args.data).name, **results, **_about(runtime, args)}
+    return {"data": args.data if args.data == _AVWORLD else Path(args.data).name, **results, **runtime.thinker.facts, "seed": args.seed}
 
 
 def _run_benchmark(name: str, args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
@@ -222,7 +217,7 @@ def _run_benchmark(name: str, args: argparse.Namespace, say: Callable[..., None]
     if others:
         results["against"] = compare_predictions(lines, others)
         say("Better by {difference:+.3f} on {n} questions, 95 %: {interval}.".format(**results["against"]))
-    return {**results, "benchmark": name, "processes": processes.count, **_about(runtime, args)}
+    return {**results, "benchmark": name, "processes": processes.count, **runtime.thinker.facts, "seed": args.seed}
 
 
 def _card_folder(model: str) -> Path:

@@ -53,9 +53,7 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     if args.save:
         outcome.after.save(args.save)
         say(f"The new answer is recorded in {args.save}.")
-    thinker = runtime.thinker
-    about = {"model": thinker.name, "weights": thinker.weights, "device": str(thinker.device), "seed": args.seed}
-    return {**_report(outcome), **about}
+    return {**_report(outcome), **runtime.thinker.facts, "seed": args.seed}
 
 
 def _window(start_s: float, end_s: float) -> Window:

@@ -47,8 +47,7 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     ):
         say(f"{name:16}{'-' if rate is None else f'{rate:.3f}'}  (95 %: {low:.3f} to {high:.3f})")
     say(f"{'window IoU':16}{rates['window_iou']:.3f}")
-    thinker = runtime.thinker
-    return {**rates, "model": thinker.name, "weights": thinker.weights, "device": str(thinker.device), "seed": args.seed}
+    return {**rates, **runtime.thinker.facts, "seed": args.seed}
 
 
 def _rates(told: list[tuple["Trial", "Verdict"]]) -> dict[str, Any]:

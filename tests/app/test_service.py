@@ -16,6 +16,7 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
+from latentomni.bench.load import first_output
 from latentomni.bench.served import served
 from latentomni.memory import resident_bytes
 from latentomni.trace import Trace
@@ -131,6 +132,11 @@ def test_told_to_stop_it_cuts_what_takes_longer_and_keeps_what_there_is(model_fo
         assert Trace.load(visitor(again).predict(cut["run"], api_name="/get_trace")).reason == "cancelled"
 
 
+def test_a_job_that_fails_before_its_first_words_is_not_waited_for(server, clip):
+    with pytest.raises(AppError, match="unknown Mode 'aloud'"):
+        first_output(asked(visitor(server), clip, mode="aloud"), 60)
+
+
 def test_a_run_that_takes_too_long_ends_and_the_next_one_works(model_folder, clip, tmp_path):
     with app(model_folder, tmp_path, LATENTOMNI_RUN_S="1") as server:
         client = visitor(server)
@@ -142,7 +148,7 @@ def test_a_visitor_who_leaves_costs_nothing_more(server, clip):
     before, first, second = states(server), visitor(server), visitor(server)
     job = running(first, clip)
     waiting = asked(second, clip)
-    assert next(iter(waiting))["ahead"] == 1
+    assert first_output(waiting, 60)["ahead"] == 1
     waiting.cancel()
     job.cancel()
     assert asked(visitor(server), clip).result()["state"] == "finished"
