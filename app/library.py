@@ -1,5 +1,6 @@
 """The one door to what brings torch and transformers in: not with the page, and not from two threads at once."""
 
+import gc
 import threading
 from functools import cache
 from types import SimpleNamespace
@@ -25,6 +26,8 @@ def _imported() -> SimpleNamespace:
         from latentomni.reruns import Change, replay, rerun
         from latentomni.runtime import Runtime
 
+        gc.collect()
+        gc.freeze()  # half a million objects that stay: a full collection took 0.3 s over them, so Python put it off and garbage grew
         return SimpleNamespace(
             Change=Change, Runtime=Runtime, attention_record=attention_record, draw_trial=draw_trial, judge=judge, plan_run=plan_run,
             question_truth=question_truth, replay=replay, rerun=rerun, write_clip=write_clip,

@@ -38,7 +38,8 @@ __all__ = ["build", "launch"]
 
 _FILE_TYPES = ["video", "audio", ".mkv", ".avi", ".gif", ".zip"]
 _CLEANING_S = 3600  # how often files of visitors are deleted
-_SESSIONS = 128  # that gradio remembers, those used last; 0.25 MB each, also of those that have left
+_SESSIONS = 64  # that gradio remembers, those used last; 0.5 MB each, also of those that have left
+_EVENTS = 1000  # that gradio remembers for statistics nobody reads
 _SECRET = "latentomni"  # of what the browser keeps: nothing in it is secret, and it must outlive this server
 _TABS = {"matter": matter_tab, "map": map_tab, "attention": attention_tab, "compare": compare_tab, "runs": runs_tab}
 
@@ -192,6 +193,7 @@ def launch(demo: gr.Blocks, settings: Settings, **more) -> None:
     runs.sweep()
     css = Path(__file__).with_name("theme.css").read_text(encoding="utf-8")
     waiting = settings.limits.queue
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", str(_EVENTS))
     demo.queue(max_size=64 + waiting, default_concurrency_limit=8)
     demo.launch(
         server_name=settings.host, server_port=settings.port, max_file_size=LIMITS.max_bytes, theme=theme(), css=css, head=page_head(),
