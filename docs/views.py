@@ -25,28 +25,21 @@ def latents(page: Page) -> None:
     page.wait_for_function("document.querySelector('#clip-player')?.readyState >= 1")
 
 
-def matter(page: Page) -> None:
-    latents(page)
-    tab(page, "Does it matter?")
-    finished(page, "[data-arm=other_clip]")
+def on_tab(name: str, button: str) -> Callable[[Page], None]:
+    """A tab after what it is for was asked for."""
+
+    def visit(page: Page) -> None:
+        latents(page)
+        page.get_by_role("tab", name=name).click()
+        finished(page, button)
+
+    return visit
 
 
 def on_map(page: Page) -> None:
     latents(page)
-    tab(page, "Map")
+    page.get_by_role("tab", name="Map").click()
     page.wait_for_selector("#map svg [data-latent]")
-
-
-def attention(page: Page) -> None:
-    latents(page)
-    tab(page, "Attention")
-    finished(page, "#attend")
-
-
-def compare(page: Page) -> None:
-    latents(page)
-    tab(page, "Compare")
-    finished(page, "#three")
 
 
 def runs(page: Page) -> None:
@@ -55,12 +48,8 @@ def runs(page: Page) -> None:
         page.locator("#suggestions .lo-suggestion").nth(number).click()
         page.wait_for_function("document.querySelector('#question textarea').value.length > 0")
         finished(page, "#ask")
-    tab(page, "Runs")
+    page.get_by_role("tab", name="Runs").click()
     page.locator(".lo-run").nth(2).wait_for()
-
-
-def tab(page: Page, name: str) -> None:
-    page.get_by_role("tab", name=name).click()
 
 
 def finished(page: Page, button: str) -> None:
@@ -75,10 +64,15 @@ def finished(page: Page, button: str) -> None:
 
 
 PICTURES: dict[str, tuple[Callable[[Page], None], int, str]] = {
-    "first-visit": (nothing, 1280, "light"), "latents": (latents, 1280, "light"), "latents-phone": (latents, 400, "light"),
-    "does-it-matter": (matter, 1280, "light"), "map": (on_map, 1280, "light"), "attention": (attention, 1280, "light"),
-    "compare-dark": (compare, 1280, "dark"), "runs": (runs, 1280, "light"),
-}  # fmt: skip
+    "first-visit": (nothing, 1280, "light"),
+    "latents": (latents, 1280, "light"),
+    "latents-phone": (latents, 400, "light"),
+    "does-it-matter": (on_tab("Does it matter?", "[data-arm=other_clip]"), 1280, "light"),
+    "map": (on_map, 1280, "light"),
+    "attention": (on_tab("Attention", "#attend"), 1280, "light"),
+    "compare-dark": (on_tab("Compare", "#three"), 1280, "dark"),
+    "runs": (runs, 1280, "light"),
+}
 
 
 def draw(browser: Browser, address: str, name: str) -> None:
