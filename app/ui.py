@@ -32,7 +32,7 @@ from app.session import Session, remove_folder
 from app.settings import Settings
 from app.shared import line, runs, runtime
 from app.theme import theme
-from latentomni.memory import limit_arenas
+from latentomni.memory import limit_malloc
 
 __all__ = ["build", "launch"]
 
@@ -189,7 +189,7 @@ def _wire_settings(demo: gr.Blocks, parts: dict[str, gr.Component], controls: li
 def launch(demo: gr.Blocks, settings: Settings, **more) -> None:
     """Serve the page until it is stopped; `more` goes to gradio's launch, which returns at once with prevent_thread_lock."""
     log_to_stderr(settings.log)
-    limit_arenas()
+    limit_malloc(arenas=2)
     runs.sweep()
     css = Path(__file__).with_name("theme.css").read_text(encoding="utf-8")
     waiting = settings.limits.queue
