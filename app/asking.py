@@ -105,7 +105,7 @@ def streamed(session: Session, visitor: str, cancelled: Callable[[], bool], choi
     before = talks.find(visitor, talk)
     if before is None:
         session = _begun_anew(session)
-        before = model.conversation(clip, choices.latent())
+        before = model.conversation(clip, choices.latent(), cancelled)
     row = talks.copied(before)
     with closing(
         model.stream(clip, session.asked, choices.mode or None, sampling, row, cancelled, choices.latent())

@@ -23,7 +23,7 @@ from latentomni.steps import FixedStep
 
 __all__ = ["PREFILL_CHUNK", "Progress", "generate", "read_on", "read_prefix", "score"]
 
-PREFILL_CHUNK = 2048  # tokens of a prompt that go through the model at once
+PREFILL_CHUNK = 1024  # tokens of a prompt that go through the model at once
 _LEAST_TEMPERATURE = 1e-3
 _SEED_STEP = 0x9E3779B97F4A7C15
 
@@ -60,12 +60,16 @@ class Progress:
 
 
 @torch.no_grad()
-def read_prefix(thinker: Thinker, sequences: list[Sequence], counts: list[int]) -> Prefix:
-    """Feed the first `counts` tokens of each sequence, for rows that begin like these and then differ."""
-    decoder = _Decoder(thinker, sequences, [Mode.LATENT] * len(sequences), SamplingSpec())
+def read_prefix(thinker: Thinker, sequences: list[Sequence], counts: list[int], cancelled: Callable[[], bool] = lambda: False) -> Prefix | None:
+    """Feed the first `counts` tokens of each sequence, for rows that begin like these and then differ. None where `cancelled()` turned true
+    on the way."""
+    decoder = _Decoder(thinker, sequences, [Mode.LATENT] * len(sequences), SamplingSpec(), cancelled)
     for row, count in zip(decoder.rows, counts, strict=True):
         row.ready = count
-    decoder.feed()
+    try:
+        decoder.feed()
+    except _Stopped:
+        return None
     return Prefix(counts, decoder.cache, decoder.columns)
 
 
@@ -96,7 +100,8 @@ def generate(thinker: Thinker, sequences: list[Sequence], modes: list[Mode], sam
     """Answer the open assistant turn of every sequence, which grow in place. Yields (row, event), ending in Finished.
 
     A sequence may end inside a latent block that is open (behind its trigger or in its window): it goes on from there.
-    Stops between any two steps when `cancelled()` turns true or the generator is closed; a block begun is then taken back.
+    Stops between any two steps, or two parts of a long prompt, when `cancelled()` turns true for good or the generator is closed; a block begun
+    is then taken back.
     `prefix`: what the sequences begin with, where that has been read already; or what reads it, once the answer is wanted.
     `progress`: of answers that are gone on with, so that limits, text and numbers of blocks run on. Every block begins a random
     stream of its own, so an answer that goes on behind a block draws what it would have drawn without a break.
@@ -104,6 +109,10 @@ def generate(thinker: Thinker, sequences: list[Sequence], modes: list[Mode], sam
     started_s = time.perf_counter()
     read = prefix() if callable(prefix) else prefix
     yield from _Decoder(thinker, sequences, modes, sampling, cancelled, read, progress).run(started_s)
+
+
+class _Stopped(Exception):
+    """Nobody waits any more for what is being read."""
 
 
 class _Decoder:
@@ -137,7 +146,10 @@ class _Decoder:
                 if self.cancelled():
                     yield from self._stop(active)
                     return
-                hidden = self._tick()
+                try:
+                    hidden = self._tick()
+                except _Stopped:
+                    continue
                 if self.fixed and len(self.rows) == 1 and self.rows[0].places:
                     yield from self._latent_block(hidden)
                     continue
@@ -181,7 +193,11 @@ class _Decoder:
         known = [self._known(row, n) for row in self.rows]
         step = torch.tensor(known, device=self.thinker.device).transpose(0, 1)
         embeds, hidden = self._embed(step[6]), []
+        for layer in self.cache.layers:
+            layer.expected = self.cache.get_seq_length() + n
         for start in range(0, n, PREFILL_CHUNK):
+            if start and self.cancelled():
+                raise _Stopped
             chunk = slice(start, min(start + PREFILL_CHUNK, n))
             last = [[values[chunk.stop - 1] for values in row[1:5]] for row in known]
             hidden.append(self._forward(embeds[:, chunk], step[:, :, chunk], last))

@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["available_bytes", "give_back", "is_out_of_memory", "limit_malloc", "peak_bytes", "resident_bytes", "trim"]
 
-_ARENA_MAX, _MMAP_THRESHOLD = -8, -3  # of mallopt
+_ARENA_MAX = -8  # of mallopt
 _GROUP = Path("/sys/fs/cgroup")
 
 
@@ -67,16 +67,11 @@ def trim() -> None:
         libc.malloc_trim(0)
 
 
-def limit_malloc(*, arenas: int | None = None, kept_bytes: int | None = None) -> None:
-    """Bound what glibc keeps of freed memory, in this process from now on.
-
-    arenas: that all threads share. By default glibc makes eight a core, and each keeps the most that any run on one of its threads took: a server
-    whose runs go from thread to thread grows by that. kept_bytes: blocks of this size and more return at once. By default glibc learns to keep them;
-    how many is up to how threads happen to run, and came to a third of what a prompt takes."""
+def limit_malloc(arenas: int) -> None:
+    """Let all threads share so many of glibc's arenas, in this process from now on. By default glibc makes eight a core, and each keeps the
+    most that any run on one of its threads took: a server whose runs go from thread to thread grows by that."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        for parameter, value in ((_ARENA_MAX, arenas), (_MMAP_THRESHOLD, kept_bytes)):
-            if value is not None:
-                libc.mallopt(parameter, value)
+        libc.mallopt(_ARENA_MAX, arenas)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

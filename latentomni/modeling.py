@@ -4,7 +4,7 @@ Dimensions: B batch, T tokens, K keys, D hidden, V visual tokens, A audio tokens
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,17 +21,19 @@ from transformers import (
 from latentomni.attention_flow import Kind, attention_mask, causal_length
 from latentomni.clock import POSITIONS_PER_SECOND, SAMPLE_RATE_HZ
 from latentomni.config import LatentSpec, QuantizationSpec, VideoSpec
-from latentomni.processing import patchify
+from latentomni.errors import MediaError
+from latentomni.processing import patchify, resized_size
 from latentomni.sequence import ClipFeatures, Sequence, SpecialIds, collate
 from latentomni.window_grammar import WindowGrammar
 
 if TYPE_CHECKING:
     from latentomni.media import Clip
 
-__all__ = ["LATENT_TOKENS", "MIN_SAMPLES", "Thinker", "special_ids"]
+__all__ = ["LATENT_TOKENS", "MIN_SAMPLES", "Thinker", "special_ids", "times_at_once"]
 
 LATENT_TOKENS = ("<Unified_Latent>", "</Unified_Latent>", "<Unified_Latent_pad>")
 MIN_SAMPLES = SAMPLE_RATE_HZ // 10  # shorter sounds make no whole audio token
+_PATCHES_AT_ONCE = 4096
 
 
 def special_ids(tokenizer: PreTrainedTokenizerFast) -> SpecialIds:
@@ -39,6 +41,12 @@ def special_ids(tokenizer: PreTrainedTokenizerFast) -> SpecialIds:
     names = (*LATENT_TOKENS, "<|VIDEO|>", "<|AUDIO|>", "<|vision_bos|>", "<|vision_eos|>", "<|audio_bos|>", "<|audio_eos|>",
              "<|im_end|>", "<|endoftext|>")  # fmt: skip
     return SpecialIds(*tokenizer.convert_tokens_to_ids(list(names)))
+
+
+def times_at_once(patches: int) -> int:
+    """How many times of a video, of so many patches each, go through the vision tower together. None sees another's patches, and all
+    at once would take more memory than the language model."""
+    return max(_PATCHES_AT_ONCE // patches, 1)
 
 
 @dataclass(eq=False)
@@ -107,24 +115,33 @@ class Thinker:
             self._texts[text] = self.encode_text(text)
         return self._texts[text]
 
-    def encode_clip(self, clip: "Clip", *, grad: bool = False) -> ClipFeatures:
-        """Run both towers once; the features serve every question about the clip. grad: for towers in training."""
+    def encode_clip(self, clip: "Clip", cancelled: Callable[[], bool] = lambda: False, *, grad: bool = False) -> ClipFeatures:
+        """Run both towers once; the features serve every question about the clip. grad: for towers in training. Raises MediaError where
+        `cancelled()` turns true between some frames and the next."""
         with torch.set_grad_enabled(grad):
-            visual, starts, ends, grid = self._encode_frames(clip)
+            visual, starts, ends, grid = self._encode_frames(clip, cancelled)
             audio = self._encode_sound(clip)
         return ClipFeatures(visual, starts, ends, grid, audio, np.arange(len(audio)) / POSITIONS_PER_SECOND, clip.duration_s)
 
-    def _encode_frames(self, clip: "Clip") -> tuple[torch.Tensor, np.ndarray, np.ndarray, tuple[int, int]]:
+    def _encode_frames(self, clip: "Clip", cancelled: Callable[[], bool]) -> tuple[torch.Tensor, np.ndarray, np.ndarray, tuple[int, int]]:
         if not len(clip.frames):
             empty = torch.zeros(0, self.hidden_size, dtype=self.dtype, device=self.device)
             return empty, np.zeros(0), np.zeros(0), (1, 1)
-        patches, (times, rows, columns) = patchify(clip.frames, clip.reading.video(self.video))
-        grid = torch.tensor([[times, rows, columns]], device=self.device)
-        features = self.model.get_video_features(self._sent(patches), grid).pooler_output[0]
+        video = clip.reading.video(self.video)
+        height, width = (side // video.patch_px for side in resized_size(*clip.frames.shape[1:3], video))
+        at_once = times_at_once(height * width) * video.temporal_patch
+        parts, times = [], 0
+        for first in range(0, len(clip.frames), at_once):
+            if cancelled():
+                raise MediaError(f"Reading {clip.name} was stopped.")
+            patches, grid = patchify(clip.frames[first : first + at_once], video)
+            parts.append(self.model.get_video_features(self._sent(patches), torch.tensor([grid], device=self.device)).pooler_output[0])
+            times += grid[0]
+        features = torch.cat(parts)
         # Frame i is what is shown at i / fps, so these are true times whatever the file's own frame rate is.
         starts = np.arange(times) * self.video.temporal_patch / clip.sample_fps
         end_s = max(clip.duration_s, float(starts[-1]) + 1 / clip.sample_fps)
-        return features, starts, np.append(starts[1:], end_s), (rows // self.video.merge, columns // self.video.merge)
+        return features, starts, np.append(starts[1:], end_s), (height // self.video.merge, width // self.video.merge)
 
     def _encode_sound(self, clip: "Clip") -> torch.Tensor:
         if clip.waveform is None or len(clip.waveform) < MIN_SAMPLES:

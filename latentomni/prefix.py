@@ -51,10 +51,12 @@ class Columns:
 class _GrowingLayer(DynamicLayer):
     """Keys and values (B, H, K, E) with room behind them, so that a new token is written in place instead of all being copied.
 
-    slot: where the next token goes, as a tensor; the whole room is handed out then, in which the caller masks what is not written.
+    slot: where the next token goes, as a tensor; the whole room is handed out then, in which the caller masks what is not written. expected:
+    how many keys there will be soon, for which room is made at once.
     """
 
     slot: torch.Tensor | None = None
+    expected: int = 0
     _room: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_args, **_kwargs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,7 +70,7 @@ class _GrowingLayer(DynamicLayer):
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if self._room is None or self.room < end:
-            self._widen(new, start, end + max(end // 8, 128))
+            self._widen(new, start, max(end + max(end // 8, 128), self.expected))
         for room, states in zip(self._room, new, strict=True):
             room[..., start:end, :] = states
         self.extend(end)

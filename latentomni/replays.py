@@ -29,12 +29,12 @@ class Replay:
 def replay(runtime: Runtime, clip: Clip, trace: Trace, cancelled: Callable[[], bool] = lambda: False) -> Replay:
     """Decode the trace's question again, with its mode, sampling and settings, behind the clip alone.
 
-    Raises RequestError for another clip or another model, and where it is stopped.
+    Raises RequestError for another clip or another model, and where it is stopped; MediaError where the clip is not encoded yet.
     """
     _check_same(runtime, clip, trace)
     own = runtime.spec.to_dict()
     latent = {name: trace.spec[name] for name in ("instants", "positions", "flow") if trace.spec.get(name, own[name]) != own[name]}
-    row = runtime.conversation(clip, latent)
+    row = runtime.conversation(clip, latent, cancelled)
     again = Trace.from_events(runtime.stream(clip, trace.question, Mode(trace.mode), sampling_of(trace), row, cancelled, latent))
     require_finished(again)
     notices = []

@@ -107,7 +107,7 @@ def _written(runtime: Runtime, variant: Variant, given: Replay, rows: list[Seque
     if variant.answer_start is not None:  # all blocks are there
         sampling = replace(sampling, max_blocks=0)
     modes, progress = [Mode(given.trace.mode)] * len(rows), [variant.progress] * len(rows)
-    written = generate(given.thinker, rows, modes, sampling, cancelled, lambda: runtime.opening(rows), progress)
+    written = generate(given.thinker, rows, modes, sampling, cancelled, lambda: runtime.opening(rows, cancelled), progress)
     rest = (replace(event, elapsed_s=event.elapsed_s + begun_s) for b, event in written if b == 0)
     yield variant.started
     for event in variant.evidence.found(chain(variant.begun, rest), has_null=given.trace.has_null):

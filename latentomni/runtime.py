@@ -80,12 +80,12 @@ class Runtime:
         video, read = self.thinker.video, read_isolated if isolated else read_clip
         return read(path, fps=video.fps, limits=video.limits(self.limits), cancelled=cancelled, reading=reading or ReadingSpec())
 
-    def encode(self, clip: Clip) -> tuple[ClipFeatures, Evidence]:
-        """Features and evidence banks of a clip; the last few clips are kept."""
+    def encode(self, clip: Clip, cancelled: Callable[[], bool] = lambda: False) -> tuple[ClipFeatures, Evidence]:
+        """Features and evidence banks of a clip; the last few clips are kept. Raises MediaError where `cancelled()` turns true."""
         key = (clip.sha256, clip.reading, clip.sample_fps, len(clip.frames), clip.duration_s)
         if key not in self._known:
             begun_s = time.perf_counter()
-            features = self.thinker.encode_clip(clip)
+            features = self.thinker.encode_clip(clip, cancelled)
             self.pace.note_encoding(len(features.visual) + len(features.audio), time.perf_counter() - begun_s)
             self._known[key] = _Known(features, Evidence(features, self.donors))
             while len(self._known) > _KEPT_CLIPS:
@@ -93,17 +93,17 @@ class Runtime:
         self._known.move_to_end(key)
         return self._known[key].features, self._known[key].evidence
 
-    def opening(self, rows: list[Sequence]) -> Prefix | None:
+    def opening(self, rows: list[Sequence], cancelled: Callable[[], bool] = lambda: False) -> Prefix | None:
         """The keys and values of the clip that all these rows begin with, read once and kept, so that every further question and
-        every change of an answer pays for its own tokens only; None where it is not one of the clips that are kept."""
+        every change of an answer pays for its own tokens only; None where it is not one of the clips that are kept, or `cancelled()` turned true."""
         known = self._known_of(rows[0])
         if known is None or any(row.clip is not known.features for row in rows):
             return None
         if known.opening is None:
             n = next(i for i, turn in enumerate(rows[0].turns) if turn)
-            known.opening = read_prefix(self.thinker, [rows[0].up_to(n)], [n])
+            known.opening = read_prefix(self.thinker, [rows[0].up_to(n)], [n], cancelled)
             self._drop_openings(known)
-        return known.opening.repeated(len(rows))
+        return known.opening and known.opening.repeated(len(rows))
 
     def _drop_openings(self, last: _Known) -> None:
         """The oldest ones, until the others fit."""
@@ -118,9 +118,9 @@ class Runtime:
         opened for it and said to mean nothing. `conversation`: the sequence of earlier answers about the same clip, which grows
         in place (take a new one from `conversation(clip)`); a model trained on single questions sees none but an empty one, nor
         does a run with other latent settings than it was begun with. `latent`: `instants`, `positions` and `flow` of this run
-        where they differ from the model's. Closing the generator, or `cancelled()`, stops between two steps. Raises RequestError
-        with the plan of the run where it does not fit into the memory at hand, before anything is done, and where memory ran out all the
-        same; what was kept of clips is then let go."""
+        where they differ from the model's. Closing the generator, or `cancelled()`, stops between two steps. Raises MediaError where it stops
+        before the clip is encoded, RequestError with the plan of the run where it does not fit into the memory at hand, before anything is
+        done, and where memory ran out all the same; what was kept of clips is then let go."""
         with self.within_memory(clip):
             yield from self._stream(clip, question, mode, sampling, conversation, cancelled, latent)
 
@@ -143,7 +143,7 @@ class Runtime:
         spec = self.spec.changed(latent)
         plan = plan_run(self, clip, None, latent, mode, sampling.max_new_tokens, max_blocks=sampling.max_blocks, question=question)
         require(plan.fits is not False, plan.advice)
-        _, evidence = self.encode(clip)
+        _, evidence = self.encode(clip, cancelled)
         alone = conversation is None or (self.spec.single_turn and conversation.turn > 0) or conversation.spec != spec
         row = self.conversation(clip, latent) if alone else conversation
         add_question(row, question, mode, self.thinker.encode_text)
@@ -156,7 +156,7 @@ class Runtime:
             clip_record(clip), evidence.moments["visual"], evidence.moments["audio"], prompt_tokens, has_null, clip.reading.to_dict(), self.collapse,
             str(self.thinker.quantization),
         )  # fmt: skip
-        answer = generate(self.thinker, [row], [mode], sampling, cancelled, lambda: self.opening([row]))
+        answer = generate(self.thinker, [row], [mode], sampling, cancelled, lambda: self.opening([row], cancelled))
         for event in evidence.found((event for _, event in answer), has_null=has_null):
             if isinstance(event, Finished):
                 self.pace.note_answer(mode, None if is_read else prompt_tokens, len(row) - prompt_tokens, event)
@@ -168,9 +168,12 @@ class Runtime:
         """What is kept of the clip that a row begins with."""
         return next((k for k in list(self._known.values()) if k.features is row.clip), None)
 
-    def conversation(self, clip: Clip, latent: dict[str, Any] | None = None) -> Sequence:
-        """An empty conversation about a clip, under the model's latent settings or changed ones."""
-        return new_sequence(self.encode(clip)[0], self.spec.changed(latent), self.thinker.ids, self.thinker.encode_text)
+    def conversation(self, clip: Clip, latent: dict[str, Any] | None = None, cancelled: Callable[[], bool] = lambda: False) -> Sequence:
+        """An empty conversation about a clip, under the model's latent settings or changed ones. Raises like `stream`."""
+        with self.within_memory(clip):
+            plan = plan_run(self, clip, None, latent, max_new_tokens=1)
+            require(plan.fits is not False, plan.advice)
+            return new_sequence(self.encode(clip, cancelled)[0], self.spec.changed(latent), self.thinker.ids, self.thinker.encode_text)
 
     def answer(self, clip: Clip, question: str, mode: Mode | str | None = None, sampling: SamplingSpec | None = None,
                latent: dict[str, Any] | None = None) -> Trace:  # fmt: skip

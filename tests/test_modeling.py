@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from latentomni import modeling
 from latentomni.attention_flow import Kind, attention_mask, causal_length
 from latentomni.config import LatentSpec, Mode
 from latentomni.modeling import LATENT_TOKENS
@@ -45,6 +46,22 @@ def test_logits_equal_the_stock_forward_under_the_open_flow(tiny64, make_clip, p
     ours = tiny64.logits(tiny64.full([row]))
     torch.testing.assert_close(ours, stock, rtol=0, atol=1e-6)
     assert (ours - stock.roll(1, 1)).abs().max() > 0.1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("patches", [1, 8 * 3, 8 * 8])
+def test_frames_that_go_through_the_tower_in_parts_have_the_same_features(tiny64, make_clip, monkeypatch, patches):
+    """An odd frame at the end is still the last one's pair."""
+    clip = make_clip(3, 7.5)
+    whole, seen, tower = tiny64.encode_clip(clip), [], tiny64.model.get_video_features
+    monkeypatch.setattr(modeling, "_PATCHES_AT_ONCE", patches)
+    monkeypatch.setattr(tiny64.model, "get_video_features", lambda patches, grid: (seen.append(len(patches)), tower(patches, grid))[1])
+    parts = tiny64.encode_clip(clip)
+    torch.testing.assert_close(parts.visual, whole.visual, rtol=0, atol=1e-12)
+    assert (len(seen), max(seen)) == {1: (8, 8), 24: (3, 24), 64: (1, 64)}[patches]
+    assert parts.grid == whole.grid
+    assert np.array_equal(parts.visual_times_s, whole.visual_times_s)
+    assert np.array_equal(parts.visual_end_s, whole.visual_end_s)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from latentomni import generation, runtime
 from latentomni.arms import Arm, Change, ClipArm
 from latentomni.config import Mode, SamplingSpec
 from latentomni.generation import generate, read_prefix
-from latentomni.prefix import growing_cache
+from latentomni.prefix import _GrowingLayer, growing_cache
 from latentomni.processing import add_question
 from latentomni.reruns import rerun
 from latentomni.runtime import Runtime
@@ -60,7 +60,7 @@ def test_a_changed_answer_is_the_same_without_a_kept_clip(tiny64, make_clip, fed
     trace = used.answer(clip, FIRST, sampling=GREEDY)
     fed.clear()
     ours, paid = rerun(used, clip, trace, Change(arm), seed=3), sum(fed)
-    monkeypatch.setattr(Runtime, "opening", lambda self, rows: None)
+    monkeypatch.setattr(Runtime, "opening", lambda self, rows, cancelled=None: None)
     fed.clear()
     expected = rerun(Runtime(tiny64), clip, trace, Change(arm), seed=3)
     assert_same_answer(ours.after, expected.after)
@@ -79,6 +79,23 @@ def test_a_prompt_that_is_read_in_chunks_is_answered_the_same(tiny64, make_clip,
     monkeypatch.setattr(generation, "PREFILL_CHUNK", chunk)
     assert_same_answer(Runtime(tiny64).answer(clip, FIRST, mode, sampling), whole)
     assert max(fed) == chunk
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_a_stop_is_honoured_while_a_long_prompt_is_read(tiny64, make_clip, fed, monkeypatch, parts, is_kept):
+    """No part more goes through the model, nothing half read is kept, and the next answer is a fresh one's."""
+    clip, used = make_clip(0, 8.0), Runtime(tiny64)
+    whole = Runtime(tiny64).answer(clip, FIRST, sampling=GREEDY)
+    monkeypatch.setattr(generation, "PREFILL_CHUNK", 16)
+    if not is_kept:
+        monkeypatch.setattr(Runtime, "opening", lambda self, rows, cancelled=None: None)
+    fed.clear()
+    *_, finished = used.stream(clip, FIRST, sampling=GREEDY, cancelled=lambda: len(fed) >= parts)
+    assert (finished.reason, finished.answer, finished.tokens) == ("cancelled", "", 0)
+    assert fed == [16] * parts
+    assert [known.opening for known in used._known.values()] == [None]
+    assert_same_answer(used.answer(clip, FIRST, sampling=GREEDY), whole)
 
 
 def test_rows_that_go_on_from_one_prefix_do_not_meet(tiny64, make_clip):
@@ -114,6 +131,17 @@ def test_the_growing_cache_holds_what_the_stock_one_holds(tiny):
         places.add(ours.layers[0].keys.data_ptr())
     assert ours.get_seq_length() == stock.get_seq_length() == 373
     assert len(places) < 6  # written in place but for a few moves
+
+
+def test_a_long_prompt_is_given_room_once(tiny64, make_clip, monkeypatch):
+    """So that what is read in parts is not copied for every part."""
+    rooms, widen = [], _GrowingLayer._widen
+    monkeypatch.setattr(_GrowingLayer, "_widen", lambda self, like, start, size: (rooms.append(start), widen(self, like, start, size))[1])
+    monkeypatch.setattr(generation, "PREFILL_CHUNK", 16)
+    row = Runtime(tiny64).conversation(make_clip(0, 8.0))
+    read_prefix(tiny64, [row], [len(row)])
+    assert len(row) > 3 * 16
+    assert rooms == [0] * len(tiny64.text_model.layers)
 
 
 def test_only_as_many_clips_stay_read_as_fit(tiny64, make_clip, monkeypatch):

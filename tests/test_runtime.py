@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from latentomni import checkpoints
+from latentomni import checkpoints, modeling, plan
 from latentomni.clip_evidence import audio_moments, visual_moments
 from latentomni.config import Mode, ReadingSpec, SamplingSpec
-from latentomni.errors import RequestError
+from latentomni.errors import MediaError, RequestError
 from latentomni.events import Finished, LatentClosed, LatentOpened, LatentStep, Started
 from latentomni.evidence import DonorBank
 from latentomni.runtime import Runtime, ask
@@ -143,6 +143,26 @@ def test_a_stopped_stream_leaks_nothing(runtime, tiny64, donors, make_clip, even
     fresh = Runtime(tiny64, donors)
     assert answer(runtime, clip) == answer(fresh, clip)
     assert answer(runtime, other) == answer(fresh, other)
+
+
+def test_a_stop_is_honoured_while_a_clip_is_encoded(runtime, tiny64, donors, make_clip, monkeypatch):
+    clip, sizes, tower = make_clip(0, 8.0), [], tiny64.model.get_video_features
+    monkeypatch.setattr(modeling, "_PATCHES_AT_ONCE", 1)
+    monkeypatch.setattr(tiny64.model, "get_video_features", lambda patches, grid: (sizes.append(grid[0, 0].item()), tower(patches, grid))[1])
+    for begin in (lambda stop: next(runtime.stream(clip, QUESTION, cancelled=stop)), lambda stop: runtime.conversation(clip, cancelled=stop)):
+        sizes.clear()
+        with pytest.raises(MediaError, match=r"^Reading clip 0.mp4 was stopped\.$"):
+            begin(lambda: len(sizes) == 3)
+        assert sizes == [1, 1, 1]
+        assert not runtime._known
+    assert answer(runtime, clip) == answer(Runtime(tiny64, donors), clip)
+
+
+def test_a_conversation_about_a_clip_that_does_not_fit_is_refused_before_it_is_encoded(runtime, make_clip, monkeypatch):
+    monkeypatch.setattr(plan, "available_bytes", lambda device: 1000)
+    with pytest.raises(RequestError, match="This run needs about"):
+        runtime.conversation(make_clip(0))
+    assert not runtime._known
 
 
 def test_a_cancelled_stream_finishes_and_its_conversation_goes_on(runtime, make_clip):

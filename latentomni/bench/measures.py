@@ -5,18 +5,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from latentomni.memory import limit_malloc, peak_bytes
+from latentomni.memory import peak_bytes
 
 __all__ = ["compared", "growth_bytes", "in_fresh_processes", "seconds_of", "synchronize"]
-
-_KEPT_BYTES = 256 * 1024
 
 
 def compared(figures: dict[str, list[float]]) -> dict[str, float]:
@@ -52,9 +49,9 @@ def growth_bytes(work: Callable[[], Any], device: torch.device) -> int:
 
 
 def in_fresh_processes(measure: Callable[..., Any], arms: tuple[str, ...], *args: Any) -> list[Any]:
-    """`measure(arm, *args)` of every arm, each in a process of its own, one after the other. What glibc would keep of freed blocks is not measured."""
+    """`measure(arm, *args)` of every arm, each in a process of its own, one after the other."""
     measured = []
     for arm in arms:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), partial(limit_malloc, kept_bytes=_KEPT_BYTES)) as process:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
             measured.append(process.submit(measure, arm, *args).result())
     return measured
