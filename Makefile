@@ -13,7 +13,7 @@ demo: .venv/.demo
 
 test: .venv/.test
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: .venv/.test
 	$(BIN)/python -m pip install -q -e ".[cluster]"

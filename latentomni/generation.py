@@ -17,7 +17,7 @@ from latentomni.events import Event, Finished, LatentClosed, LatentOpened, Laten
 from latentomni.memory import peak_bytes
 from latentomni.modeling import Thinker
 from latentomni.positions import LatentPlace
-from latentomni.prefix import Columns, Prefix, growing_cache
+from latentomni.prefix import Columns, Prefix, growing_cache, make_room
 from latentomni.sequence import Sequence
 from latentomni.steps import FixedStep
 
@@ -193,11 +193,14 @@ class _Decoder:
         known = [self._known(row, n) for row in self.rows]
         step = torch.tensor(known, device=self.thinker.device).transpose(0, 1)
         embeds, hidden = self._embed(step[6]), []
-        for layer in self.cache.layers:
-            layer.expected = self.cache.get_seq_length() + n
+        if n > PREFILL_CHUNK and not self.thinker.is_spread:
+            heads, width = self.thinker.key_shape
+            make_room(self.cache, self.cache.get_seq_length() + n, embeds.new_empty(len(embeds), heads, 0, width))
         for start in range(0, n, PREFILL_CHUNK):
-            if start and self.cancelled():
-                raise _Stopped
+            if start:
+                if self.cancelled():
+                    raise _Stopped
+                self.thinker.tidy()
             chunk = slice(start, min(start + PREFILL_CHUNK, n))
             last = [[values[chunk.stop - 1] for values in row[1:5]] for row in known]
             hidden.append(self._forward(embeds[:, chunk], step[:, :, chunk], last))

@@ -22,6 +22,7 @@ from latentomni.attention_flow import Kind, attention_mask, causal_length
 from latentomni.clock import POSITIONS_PER_SECOND, SAMPLE_RATE_HZ
 from latentomni.config import LatentSpec, QuantizationSpec, VideoSpec
 from latentomni.errors import MediaError
+from latentomni.memory import trim
 from latentomni.processing import patchify, resized_size
 from latentomni.sequence import ClipFeatures, Sequence, SpecialIds, collate
 from latentomni.window_grammar import WindowGrammar
@@ -73,7 +74,7 @@ class Thinker:
         self.text_model = getattr(inner, "language_model", inner)
         self.towers = inner if inner is not self.text_model else self.model
         if self.fixes_steps is None:
-            self.fixes_steps = self.device.type == "cuda" and len(set(getattr(self.model, "hf_device_map", {}).values())) < 2
+            self.fixes_steps = self.device.type == "cuda" and not self.is_spread
 
     @property
     def device(self) -> torch.device:
@@ -85,6 +86,11 @@ class Thinker:
     def facts(self) -> dict[str, str]:
         """model, weights ("nano", "random" or "pretrained"), quantization and device: which model a figure is from."""
         return {"model": self.name, "weights": self.weights, "quantization": str(self.quantization), "device": str(self.device)}
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether its parts lie on several devices."""
+        return len(set(getattr(self.model, "hf_device_map", {}).values())) > 1
 
     @property
     def is_offloaded(self) -> bool:
@@ -105,6 +111,17 @@ class Thinker:
     @property
     def hidden_size(self) -> int:
         return self.model.config.text_config.hidden_size
+
+    @property
+    def key_shape(self) -> tuple[int, int]:
+        """Key heads of a layer, and the width of one."""
+        text = self.model.config.text_config
+        return text.num_key_value_heads, getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+
+    def tidy(self) -> None:
+        """Between two parts of a long input: return what the last one left in holes. A GPU's allocator knows its own."""
+        if self.device.type == "cpu":
+            trim()
 
     def encode_text(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -134,6 +151,8 @@ class Thinker:
         for first in range(0, len(clip.frames), at_once):
             if cancelled():
                 raise MediaError(f"Reading {clip.name} was stopped.")
+            if first:
+                self.tidy()
             patches, grid = patchify(clip.frames[first : first + at_once], video)
             parts.append(self.model.get_video_features(self._sent(patches), torch.tensor([grid], device=self.device)).pooler_output[0])
             times += grid[0]

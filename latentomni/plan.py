@@ -30,7 +30,8 @@ __all__ = ["Pace", "RunPlan", "check_room", "parameter_counts", "plan_run", "wei
 _READ_PIXELS = 448 * 448  # what `read_clip` scales frames to where no more is asked for
 # Work in bytes, as measured: of the mel spectrum per sample, of the attention mask per pair of tokens.
 _MEL_BYTES, _MASK_BYTES = 32, 9
-_KEPT = 1 / 8  # of the work in all, that allocators keep of freed blocks: 0.06 to 0.4 on a CPU, up to how threads happen to run
+# What work takes, over its largest tensors: more tensors, as int8's on the way to its sums and back, and what glibc keeps of freed blocks.
+_OVER = {QuantizationSpec.NONE: 1.75, QuantizationSpec.INT8: 6.0, QuantizationSpec.NF4: 1.75}
 _MEL_HOP = 160
 # Bytes a weight and a row of a layer: a byte and a float32 scale; four bits, a byte for 64 of them, and a float32 for 256 of those.
 _STORED = {QuantizationSpec.NONE: (0.0, 0), QuantizationSpec.INT8: (1.0, 4), QuantizationSpec.NF4: (0.5 + 1 / 64 + 4 / (64 * 256), 0)}
@@ -204,7 +205,8 @@ class _Run:
 
     def __init__(self, thinker: Thinker, spec: LatentSpec, mode: Mode, max_new_tokens: int, max_blocks: int, question: str,
                  quantization: QuantizationSpec | str | None) -> None:  # fmt: skip
-        self.thinker, self.spec, self.max_new_tokens, self.quantization = thinker, spec, max_new_tokens, quantization
+        self.thinker, self.spec, self.max_new_tokens = thinker, spec, max_new_tokens
+        self.quantization = QuantizationSpec(quantization or thinker.quantization)
         self.blocks = max_blocks if mode is Mode.LATENT else 0
         row = new_sequence(no_clip(thinker.hidden_size), spec, thinker.ids, thinker.encode_text)
         add_question(row, question or "?", mode, thinker.encode_text)
@@ -224,23 +226,19 @@ class _Run:
 
     def _token_bytes(self) -> int:
         """Keys and values of one token."""
-        text = self.thinker.model.config.text_config
-        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        return 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * self.thinker.dtype.itemsize
+        return 2 * self.thinker.model.config.text_config.num_hidden_layers * math.prod(self.thinker.key_shape) * self.thinker.dtype.itemsize
 
-    def needed_bytes(self, media: _Media) -> int:
-        """Beside weights that are loaded: what is held, and the largest of the steps."""
+    def needed_bytes(self, media: _Media, quantization: QuantizationSpec | None = None) -> int:
+        """Beside weights that are loaded: what is held, and the largest of the steps; quantised otherwise than the model would be."""
+        quantization = quantization or self.quantization
         height, width = media.size_px
         raw = media.frames * height * width * 3
         held = raw + 12 * media.samples  # sound as it is, as the record keeps it, and between the two
         if self.thinker.device.type == "cuda":  # these stay in main memory
             held = 0
-        return held + round((1 + _KEPT) * max(self._step_bytes(media))) + (0 if self.is_loaded else self.weight_bytes())
+        return held + round(max(self._step_bytes(media, _OVER[quantization]))) + (0 if self.is_loaded else weight_bytes(self.thinker, quantization))
 
-    def weight_bytes(self, quantization: QuantizationSpec | None = None) -> int:
-        return weight_bytes(self.thinker, quantization or self.quantization)
-
-    def _step_bytes(self, media: _Media) -> tuple[int, ...]:
+    def _step_bytes(self, media: _Media, over: float) -> tuple[float, ...]:
         """Patches and vision tower of some frames, sound spectra, audio tower, and language model with all it holds, one after the other."""
         config, size, tokens = self.thinker.model.config, self.thinker.dtype.itemsize, self.tokens(media)
         vision, audio, text = config.vision_config, config.audio_config, config.text_config
@@ -255,10 +253,10 @@ class _Run:
         kept = self.kv_bytes(media) + self._token_bytes() * clip + 2 * features  # those of the clip stay for the next question
         return (
             features + 4 * pixels * is_scaled + 2 * patches * patch_bytes,
-            features + patches * (patch_bytes + size * (3 * vision.intermediate_size + 5 * vision.hidden_size)),
+            features + _OVER[QuantizationSpec.NONE] * patches * (patch_bytes + size * (3 * vision.intermediate_size + 5 * vision.hidden_size)),
             features + _MEL_BYTES * media.samples,
             features + 2 * tokens["audio"] * size * (2 * audio.encoder_ffn_dim + 8 * audio.d_model),
-            kept + max(_MASK_BYTES * chunk * prompt, chunk * size * (3 * text.intermediate_size + 8 * text.hidden_size)),
+            kept + max(_MASK_BYTES * chunk * prompt, over * chunk * size * (3 * text.intermediate_size + 8 * text.hidden_size)),
         )
 
 
@@ -270,6 +268,6 @@ def _advice(run: _Run, media: _Media, needed: int, free: int) -> str:
     tries += [(1.0, 1.0, share, f"trim the clip to {seconds * share:.1f} of its {seconds:.1f} seconds") for share in (1 / 2, 1 / 4, 1 / 10)]
     fitting = [what for *shares, what in tries if media.duration_s and run.needed_bytes(media.less(*shares)) <= free]
     if not run.is_loaded and not fitting:
-        smaller = {q: needed + run.weight_bytes(q) - run.weight_bytes() for q in (QuantizationSpec.INT8, QuantizationSpec.NF4)}
+        smaller = {q: run.needed_bytes(media, q) for q in (QuantizationSpec.INT8, QuantizationSpec.NF4)}
         fitting = [f"load the model with --quantization {q}" for q, bytes_then in smaller.items() if bytes_then <= free]
     return f"This run needs about {needed / _GIB:.1f} GiB and {free / _GIB:.1f} GiB are free: {fitting[0] if fitting else _NO_WAY}."

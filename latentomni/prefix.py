@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer
 
 from latentomni.attention_flow import Layout, attention_mask
 
-__all__ = ["Columns", "Prefix", "growing_cache"]
+__all__ = ["Columns", "Prefix", "growing_cache", "make_room"]
 
 
 class Columns:
@@ -51,12 +51,10 @@ class Columns:
 class _GrowingLayer(DynamicLayer):
     """Keys and values (B, H, K, E) with room behind them, so that a new token is written in place instead of all being copied.
 
-    slot: where the next token goes, as a tensor; the whole room is handed out then, in which the caller masks what is not written. expected:
-    how many keys there will be soon, for which room is made at once.
+    slot: where the next token goes, as a tensor; the whole room is handed out then, in which the caller masks what is not written.
     """
 
     slot: torch.Tensor | None = None
-    expected: int = 0
     _room: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_args, **_kwargs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,7 +68,7 @@ class _GrowingLayer(DynamicLayer):
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if self._room is None or self.room < end:
-            self._widen(new, start, max(end + max(end // 8, 128), self.expected))
+            self._widen(new, start, end + max(end // 8, 128))
         for room, states in zip(self._room, new, strict=True):
             room[..., start:end, :] = states
         self.extend(end)
@@ -80,6 +78,11 @@ class _GrowingLayer(DynamicLayer):
     def room(self) -> int:
         """How many keys there is room for."""
         return 0 if self._room is None else self._room[0].shape[-2]
+
+    def begin(self, like: torch.Tensor) -> None:
+        """With no key. like: (B, H, 0, E)."""
+        self.lazy_initialization(like, like)
+        self.keys = self.values = like
 
     def reserve(self, end: int, ahead: int) -> None:
         """Make room for `end` keys and `ahead` more where there is none for `end`."""
@@ -115,6 +118,15 @@ def growing_cache(config) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [_GrowingLayer() for _ in cache.layers]
     return cache
+
+
+def make_room(cache: DynamicCache, end: int, like: torch.Tensor) -> None:
+    """For `end` keys in every layer before any is read, so that what stays lies together and not among blocks that come and go, which an
+    allocator could then not use again. like: (B, H, 0, E) keys, of layers that have none yet."""
+    for layer in cache.layers:
+        if not layer.is_initialized:
+            layer.begin(like)
+        layer.reserve(end, 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -146,6 +146,14 @@ def test_the_bytes_of_a_quantised_model_are_those_it_then_has(quantization):
     assert planned == pytest.approx(held, rel=0.002)
 
 
+@pytest.mark.parametrize("quantization", ["none", "int8", "nf4"])
+def test_a_model_is_planned_before_it_is_loaded_as_it_is_after(quantization):
+    info = probe(EXAMPLES / "1-colour.mp4")
+    before = plan_run(checkpoints.load("nano", device="meta"), info, quantization=quantization)
+    after = plan_run(checkpoints.load("nano", quantization=quantization), info)
+    assert before.peak_bytes == pytest.approx(after.peak_bytes, rel=0.01)
+
+
 def test_a_model_that_fits_only_quantised_is_advised_to_be():
     sizes = checkpoints.load("Qwen/Qwen2.5-Omni-7B", device="meta")
     nf4 = plan_run(sizes, None, quantization="nf4").peak_bytes

@@ -9,7 +9,7 @@ from transformers import DynamicCache
 from latentomni import generation, runtime
 from latentomni.arms import Arm, Change, ClipArm
 from latentomni.config import Mode, SamplingSpec
-from latentomni.generation import generate, read_prefix
+from latentomni.generation import generate, read_on, read_prefix
 from latentomni.prefix import _GrowingLayer, growing_cache
 from latentomni.processing import add_question
 from latentomni.reruns import rerun
@@ -134,14 +134,18 @@ def test_the_growing_cache_holds_what_the_stock_one_holds(tiny):
 
 
 def test_a_long_prompt_is_given_room_once(tiny64, make_clip, monkeypatch):
-    """So that what is read in parts is not copied for every part."""
+    """Before any of it is read, in every layer, with the keys of a fork behind it: what is read in parts is not copied for every part."""
     rooms, widen = [], _GrowingLayer._widen
     monkeypatch.setattr(_GrowingLayer, "_widen", lambda self, like, start, size: (rooms.append(start), widen(self, like, start, size))[1])
     monkeypatch.setattr(generation, "PREFILL_CHUNK", 16)
-    row = Runtime(tiny64).conversation(make_clip(0, 8.0))
-    read_prefix(tiny64, [row], [len(row)])
+    row, layers = Runtime(tiny64).conversation(make_clip(0, 8.0)), len(tiny64.text_model.layers)
+    prefix = read_prefix(tiny64, [row], [len(row)])
     assert len(row) > 3 * 16
-    assert rooms == [0] * len(tiny64.text_model.layers)
+    assert rooms == [0] * layers
+    add_question(row, FIRST * 4, Mode.DIRECT, tiny64.encode_text)
+    assert len(row) > prefix.fed[0] + 3 * 16
+    read_on(tiny64, [row], prefix)
+    assert rooms == [0] * layers + prefix.fed * layers
 
 
 def test_only_as_many_clips_stay_read_as_fit(tiny64, make_clip, monkeypatch):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from latentomni.memory import peak_bytes
+from latentomni.memory import peak_bytes, trim
 
 __all__ = ["compared", "growth_bytes", "in_fresh_processes", "seconds_of", "synchronize"]
 
@@ -35,12 +35,13 @@ def synchronize(device: torch.device) -> None:
 
 
 def growth_bytes(work: Callable[[], Any], device: torch.device) -> int:
-    """Peak memory while `work` runs, above what was held before."""
+    """Peak memory while `work` runs, above what was in use before; on a CPU with what the allocator then keeps of freed blocks."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before_bytes = torch.cuda.memory_allocated(device)
         work()
         return torch.cuda.max_memory_allocated(device) - before_bytes
+    trim()
     with suppress(OSError):  # Linux forgets the peak of loading the model
         Path("/proc/self/clear_refs").write_text("5")
     before_bytes = peak_bytes()
