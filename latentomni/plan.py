@@ -1,7 +1,7 @@
 """What a run will need before it begins: frames, tokens, memory and, once this process has answered before, seconds.
 
 Nothing is decoded and no weight is touched. Frames and tokens are counted by the rules that reading and processing follow,
-so for a clip in memory they are exact; for a file they are as exact as its header. Memory is an estimate within a tenth.
+so for a clip in memory they are exact; for a file they are as exact as its header. Memory is an estimate; docs/LOG.md 51 holds it against measurements.
 """
 
 import math
