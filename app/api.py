@@ -63,6 +63,7 @@ def ask_video(
     with line.place("question", request.session_hash) as place:
         for ahead, seconds in place.waits():
             yield {"state": "waiting", "ahead": ahead, "seconds": seconds}
+        yield {"state": "running", "text": ""}  # gradio can end no run before it has said something
         with closing(stream_answer(path, question, mode, sampling, ReadingSpec(), place.cancelled)) as events:
             for trace in folded(events):
                 if trace.reason == "running":
@@ -177,6 +178,7 @@ def intervene(
     with line.place("rerun", request.session_hash) as place:
         for ahead, seconds in place.waits():
             yield {"state": "waiting", "ahead": ahead, "seconds": seconds}
+        yield {"state": "running"}
         outcome = change_answer(clip, trace, change, place.cancelled)
     after, _ = runs.keep(outcome.after, Path(clip).stem, clip=clip)
     control = outcome.control

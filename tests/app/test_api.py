@@ -4,6 +4,7 @@ import ast
 import asyncio
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from gradio_client.exceptions import AppError
 from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 
+from app import api
 from app.copy import ERRORS
 from app.settings import Settings
 from app.ui import build, launch
@@ -176,3 +178,19 @@ def test_an_agent_finds_the_four_tools_and_decodes_a_latent(client, clip):
     assert not told.isError
     decoded = ast.literal_eval(told.content[0].text)  # gradio writes what is no text as Python does
     assert decoded == client.predict(asked["run"], 0, 0, api_name="/decode_latent")
+
+
+@pytest.mark.parametrize("endpoint", ["ask_video", "intervene"])
+def test_a_run_speaks_before_it_computes_so_that_it_can_be_ended(client, clip, monkeypatch, endpoint):
+    """gradio knows of no run before its first words; one that was left till then would keep its place in the line."""
+    request = SimpleNamespace(session_hash="a visitor")
+    uploaded_clip = Path(get_upload_folder()) / "early.mp4"
+    uploaded_clip.write_bytes(Path(clip).read_bytes())
+    run = client.predict(handle_file(clip), "What is seen?", max_new_tokens=24, api_name="/ask_video")["run"]
+    for name in ("stream_answer", "change_answer"):
+        monkeypatch.setattr(api, name, lambda *args: pytest.fail("it computes"))
+    pages = api.ask_video({"path": str(uploaded_clip)}, "What?", request=request) if endpoint == "ask_video" else api.intervene(run, "zero", request=request)
+    assert next(pages)["state"] == "running"
+    assert api.line.running == 1
+    pages.close()
+    assert api.line.running == api.line.waiting == 0
