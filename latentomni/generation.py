@@ -100,8 +100,8 @@ def generate(thinker: Thinker, sequences: list[Sequence], modes: list[Mode], sam
     """Answer the open assistant turn of every sequence, which grow in place. Yields (row, event), ending in Finished.
 
     A sequence may end inside a latent block that is open (behind its trigger or in its window): it goes on from there.
-    Stops between any two steps, or two parts of a long prompt, when `cancelled()` turns true for good or the generator is closed; a block begun
-    is then taken back.
+    Stops between any two steps, or two parts of a long prompt, when `cancelled()` turns true or the generator is closed; a block begun is then
+    taken back.
     `prefix`: what the sequences begin with, where that has been read already; or what reads it, once the answer is wanted.
     `progress`: of answers that are gone on with, so that limits, text and numbers of blocks run on. Every block begins a random
     stream of its own, so an answer that goes on behind a block draws what it would have drawn without a break.
@@ -149,7 +149,8 @@ class _Decoder:
                 try:
                     hidden = self._tick()
                 except _Stopped:
-                    continue
+                    yield from self._stop(active)
+                    return
                 if self.fixed and len(self.rows) == 1 and self.rows[0].places:
                     yield from self._latent_block(hidden)
                     continue
