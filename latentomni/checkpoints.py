@@ -24,7 +24,7 @@ from latentomni.checkpoint_files import SETTINGS_FILE, read_parts, read_settings
 from latentomni.config import LatentSpec, QuantizationSpec, VideoSpec
 from latentomni.errors import CheckpointError
 from latentomni.layouts import OMNI_SIZES, PUBLISHED, add_latent_tokens, build, build_tokenizer
-from latentomni.memory import is_out_of_memory
+from latentomni.memory import is_out_of_memory, trim
 from latentomni.modeling import Thinker
 from latentomni.plan import check_room
 
@@ -39,6 +39,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt")
 _SIZE_FILES = ("*.json", "*.txt", "latent_head.safetensors", "adapter_model.safetensors")
 _NF4_BLOCK = 64
+_TIDY_TOKENS = 256
 
 
 def save(thinker: Thinker, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -210,6 +211,9 @@ def _read_model(folder: Path | None, config: Qwen2_5OmniThinkerConfig, how: _How
         raise ValueError(f"{len(report['missing_keys'])} weights are missing, such as {min(report['missing_keys'])}")
     if "quantization_config" in options:
         _check_quantized(model)
+    if how.quantization is QuantizationSpec.INT8 and model.device.type == "cpu":
+        for layer in model.get_submodule(_text_model_name(model)).layers:
+            layer.register_forward_hook(_tidy)
     return model.eval()
 
 
@@ -237,6 +241,13 @@ def _check_quantized(model: Qwen2_5OmniThinkerForConditionalGeneration) -> None:
     assert layers and all(name.startswith(_text_model_name(model) + ".") for name in layers), sorted(layers)
     for layer in layers.values():  # its fast path on some CPUs computes in bf16, and once taken leaves a layer without gradients
         layer.support_avx512bf16_for_cpu = False
+
+
+def _tidy(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...], _output: Any) -> None:
+    """A layer in int8 makes so many blocks on the way to its sums and back that glibc, left alone, would come to keep twice as much of
+    them over the layers of a long prompt (docs/LOG.md 53)."""
+    if inputs[0].shape[1] >= _TIDY_TOKENS:
+        trim()
 
 
 def _text_model_name(model: Qwen2_5OmniThinkerForConditionalGeneration) -> str:

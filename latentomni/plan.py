@@ -1,7 +1,7 @@
 """What a run will need before it begins: frames, tokens, memory and, once this process has answered before, seconds.
 
 Nothing is decoded and no weight is touched. Frames and tokens are counted by the rules that reading and processing follow,
-so for a clip in memory they are exact; for a file they are as exact as its header. Memory is an estimate; docs/LOG.md 51 holds it against measurements.
+so for a clip in memory they are exact; for a file they are as exact as its header. Memory is an estimate; docs/LOG.md 53 holds it against measurements.
 """
 
 import math
@@ -31,7 +31,8 @@ _READ_PIXELS = 448 * 448  # what `read_clip` scales frames to where no more is a
 # Work in bytes, as measured: of the mel spectrum per sample, of the attention mask per pair of tokens.
 _MEL_BYTES, _MASK_BYTES = 32, 9
 # What work takes, over its largest tensors: more tensors, as int8's on the way to its sums and back, and what glibc keeps of freed blocks.
-_OVER = {QuantizationSpec.NONE: 1.75, QuantizationSpec.INT8: 6.0, QuantizationSpec.NF4: 1.75}
+_OVER = {QuantizationSpec.NONE: 1.5, QuantizationSpec.INT8: 3.0, QuantizationSpec.NF4: 1.5}
+_VISION_OVER = 1.75
 _MEL_HOP = 160
 # Bytes a weight and a row of a layer: a byte and a float32 scale; four bits, a byte for 64 of them, and a float32 for 256 of those.
 _STORED = {QuantizationSpec.NONE: (0.0, 0), QuantizationSpec.INT8: (1.0, 4), QuantizationSpec.NF4: (0.5 + 1 / 64 + 4 / (64 * 256), 0)}
@@ -253,7 +254,7 @@ class _Run:
         kept = self.kv_bytes(media) + self._token_bytes() * clip + 2 * features  # those of the clip stay for the next question
         return (
             features + 4 * pixels * is_scaled + 2 * patches * patch_bytes,
-            features + _OVER[QuantizationSpec.NONE] * patches * (patch_bytes + size * (3 * vision.intermediate_size + 5 * vision.hidden_size)),
+            features + _VISION_OVER * patches * (patch_bytes + size * (3 * vision.intermediate_size + 5 * vision.hidden_size)),
             features + _MEL_BYTES * media.samples,
             features + 2 * tokens["audio"] * size * (2 * audio.encoder_ffn_dim + 8 * audio.d_model),
             kept + max(_MASK_BYTES * chunk * prompt, over * chunk * size * (3 * text.intermediate_size + 8 * text.hidden_size)),

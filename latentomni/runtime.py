@@ -143,9 +143,9 @@ class Runtime:
         spec = self.spec.changed(latent)
         plan = plan_run(self, clip, None, latent, mode, sampling.max_new_tokens, max_blocks=sampling.max_blocks, question=question)
         require(plan.fits is not False, plan.advice)
-        _, evidence = self.encode(clip, cancelled)
+        features, evidence = self.encode(clip, cancelled)
         alone = conversation is None or (self.spec.single_turn and conversation.turn > 0) or conversation.spec != spec
-        row = self.conversation(clip, latent) if alone else conversation
+        row = new_sequence(features, spec, self.thinker.ids, self.thinker.encode_text) if alone else conversation
         add_question(row, question, mode, self.thinker.encode_text)
         prompt_tokens, has_null, known = len(row), self._has_null(spec), self._known_of(row)
         is_read = known is not None and known.opening is not None

@@ -54,15 +54,22 @@ def _first_token(runtime: Runtime, clip: Clip, question: str) -> None:
         pass
 
 
-def bench_memory(name: str, quantization: str | None = None, seed: int = 0) -> dict[str, Any]:
-    """Peak bytes from a clip in memory to the first token, above the loaded model, each in a process that loads it by `name`.
+def bench_memory(name: str, quantization: str | None = None, repeats: int = 3, seed: int = 0) -> dict[str, Any]:
+    """Peak bytes from a clip in memory to the first token, above the loaded model, each time in a process that loads it by `name`.
 
     `plan`: what was planned for this run in all (`ours`), beside weights, clip and the measured peak above them (`peer`).
     """
-    (ours, planned, held, about), (peer, *_) = in_fresh_processes(_measure_peak, ("ours", "peer"), name, quantization, seed)
-    _log.info("prefill memory: %.0f and %.0f MiB, planned %.0f MiB with the weights", ours / 2**20, peer / 2**20, planned / 2**20)
-    return {"ours": ours, "peer": peer, "ratio": ours / peer, "plan": {"ours": planned, "peer": held + ours, "ratio": planned / (held + ours)},
-            **about, "shape": f"{about['shape']}, peak bytes above the loaded model; peer: generate() on the same inputs", "repeats": 1}  # fmt: skip
+    growth = {"ours": [], "peer": []}
+    for repeat in range(repeats):
+        (ours, planned, held, about), (peer, *_) = in_fresh_processes(_measure_peak, ("ours", "peer"), name, quantization, seed)
+        _log.info("prefill memory %d/%d: %.1f and %.1f MiB, planned %.1f MiB with %.1f MiB of weights and clip",
+                  repeat + 1, repeats, *(n / 2**20 for n in (ours, peer, planned, held)))  # fmt: skip
+        growth["ours"].append(ours)
+        growth["peer"].append(peer)
+    figures = compared(growth)
+    measured = held + figures["ours"]
+    return {**figures, "plan": {"ours": planned, "peer": measured, "ratio": planned / measured}, **about, "repeats": repeats,
+            "shape": f"{about['shape']}, peak bytes above the loaded model; peer: generate() on the same inputs"}  # fmt: skip
 
 
 def _measure_peak(arm: str, name: str, quantization: str | None, seed: int) -> tuple[int, int, int, dict[str, str]]:

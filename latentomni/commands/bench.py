@@ -103,7 +103,7 @@ def _thinker(args: argparse.Namespace, about: dict[str, Any]) -> Any:
 def _memory(args: argparse.Namespace, repeats: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
     from latentomni.bench.prefill import bench_memory
 
-    report = bench_memory(args.model, args.quantization, seed=args.seed)
+    report = bench_memory(args.model, args.quantization, seed=args.seed, **repeats)
     about.update({key: report.pop(key) for key in ("model", "weights", "quantization", "device")})
     return report
 
