@@ -31,7 +31,7 @@ _READ_PIXELS = 448 * 448  # what `read_clip` scales frames to where no more is a
 # Work in bytes, as measured: of the mel spectrum per sample, of the attention mask per pair of tokens.
 _MEL_BYTES, _MASK_BYTES = 32, 9
 # What work takes, over its largest tensors: more tensors, as int8's on the way to its sums and back, and what glibc keeps of freed blocks.
-_OVER = {QuantizationSpec.NONE: 1.5, QuantizationSpec.INT8: 3.0, QuantizationSpec.NF4: 1.5}
+_OVER = {QuantizationSpec.NONE: 1.3, QuantizationSpec.INT8: 3.0, QuantizationSpec.NF4: 1.3}
 _VISION_OVER = 1.75
 _MEL_HOP = 160
 # Bytes a weight and a row of a layer: a byte and a float32 scale; four bits, a byte for 64 of them, and a float32 for 256 of those.
