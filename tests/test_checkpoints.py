@@ -156,16 +156,6 @@ def test_only_the_language_model_is_quantised(small_folder, quantization, kind, 
         assert 0 < (actual - expected).norm() / expected.norm() < error, name
 
 
-def test_int8_gives_memory_back_after_every_layer_of_a_long_prompt_only(small_folder, monkeypatch):
-    thinker, trims = checkpoints.load(str(small_folder), device="cpu", quantization="int8"), []
-    monkeypatch.setattr(checkpoints, "trim", lambda: trims.append(1))
-    for tokens, expected in ((1, 0), (255, 0), (256, 4)):
-        positions = torch.arange(tokens).expand(3, 1, -1)
-        with torch.no_grad():
-            thinker.forward(torch.zeros(1, tokens, thinker.hidden_size), positions, None)
-        assert len(trims) == expected, tokens
-
-
 def test_a_model_that_lies_in_parts_answers_as_a_whole_one_and_says_so(make_clip):
     """Layers on disk are fetched at every step by accelerate, as those in main memory are beside a GPU."""
     whole, question = Runtime.load("nano"), "Which colour is shown while the bell plays?"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentomni import modeling
+from latentomni import checkpoints, modeling
 from latentomni.attention_flow import Kind, attention_mask, causal_length
 from latentomni.config import LatentSpec, Mode
 from latentomni.modeling import LATENT_TOKENS
@@ -163,3 +163,12 @@ def test_special_tokens_are_one_id_each_and_all_different(tiny):
 def test_any_text_encodes_and_reads_back(tiny, text):
     assert tiny.tokenizer.decode(tiny.encode_text(text)) == text
     assert tiny.cached_text(text) == tiny.cached_text(text) == tiny.encode_text(text)
+
+
+@torch.no_grad()
+def test_int8_gives_memory_back_after_every_layer_of_a_long_prompt_only(monkeypatch):
+    thinker, trims = checkpoints.load("nano", device="cpu", quantization="int8"), []
+    monkeypatch.setattr(checkpoints, "trim", lambda: trims.append(1))
+    for tokens, expected in ((1, 0), (255, 0), (256, len(thinker.text_model.layers))):
+        thinker.forward(torch.zeros(1, tokens, thinker.hidden_size), torch.arange(tokens).expand(3, 1, -1), None)
+        assert len(trims) == expected, tokens
