@@ -23,7 +23,7 @@ from transformers import (
 from latentomni.checkpoint_files import SETTINGS_FILE, read_parts, read_settings, write_parts
 from latentomni.config import LatentSpec, QuantizationSpec, VideoSpec
 from latentomni.errors import CheckpointError
-from latentomni.layouts import OMNI_SIZES, PUBLISHED, add_latent_tokens, build, build_tokenizer
+from latentomni.layouts import OMNI_SIZES, PUBLISHED, add_latent_tokens, build, build_tokenizer, draw_weights
 from latentomni.memory import is_out_of_memory, trim
 from latentomni.modeling import Thinker
 from latentomni.plan import check_room
@@ -188,12 +188,12 @@ def _load_random(name: str, how: _How) -> Thinker:
     size = name.removeprefix(_RANDOM)
     if size not in OMNI_SIZES:
         raise CheckpointError(f"'{name}' is no layout: expected {_SIZES}.")
-    thinker = build(size, PreTrainedTokenizerFast.from_pretrained(NANO_DIR), 0, device=how.device, dtype=how.dtype)
+    thinker = build(size, PreTrainedTokenizerFast.from_pretrained(NANO_DIR), 0, device=_NO_WEIGHTS, dtype=how.dtype)
     thinker.name = name
-    if how.quantization in (None, QuantizationSpec.NONE):
+    if how.device == _NO_WEIGHTS:
         return thinker
-    model = thinker.model
-    return replace(thinker, model=_read_model(None, model.config, how, state_dict=model.state_dict()))
+    weights = draw_weights(thinker.model, 0, how.device if how.device_map is None else "cpu")
+    return replace(thinker, model=_read_model(None, thinker.model.config, how, state_dict=weights))
 
 
 def _read_model(folder: Path | None, config: Qwen2_5OmniThinkerConfig, how: _How, **options: Any) -> Qwen2_5OmniThinkerForConditionalGeneration:

@@ -1,6 +1,7 @@
 """The sizes a thinker comes in: stock configs, own tokenizers, and random weights for tests, training from scratch and benchmarks."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -14,7 +15,7 @@ from transformers import (
 from latentomni.config import AttentionFlow, LatentSpec, VideoSpec
 from latentomni.modeling import LATENT_TOKENS, Thinker
 
-__all__ = ["OMNI_SIZES", "PUBLISHED", "add_latent_tokens", "build", "build_tokenizer", "layout"]
+__all__ = ["OMNI_SIZES", "PUBLISHED", "add_latent_tokens", "build", "build_tokenizer", "draw_weights", "layout"]
 
 OMNI_SIZES = ("qwen2.5-omni-7b", "qwen2.5-omni-3b", "qwen2.5-omni-0.1b")
 PUBLISHED = {"Qwen/Qwen2.5-Omni-7B": "qwen2.5-omni-7b", "Qwen/Qwen2.5-Omni-3B": "qwen2.5-omni-3b"}  # hub ids whose config.json is stated here
@@ -121,3 +122,27 @@ def build(size: str, tokenizer: PreTrainedTokenizerFast, seed: int, video: Video
         head = torch.nn.Linear(hidden, hidden) if spec.has_head else None
     mel = WhisperFeatureExtractor(feature_size=config.audio_config.num_mel_bins)
     return Thinker(model, tokenizer, mel, spec, video or parts["video"], head, size, "random")
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A weight that is made when it is read, as a file's is: what is quantised while it loads is never there whole in full precision."""
+
+    like: torch.Tensor
+    is_bias: bool
+    std: float
+    seed: int
+    device: str
+
+    def __getitem__(self, _whole: object) -> torch.Tensor:
+        weight = torch.empty(self.like.shape, dtype=self.like.dtype, device=self.device)
+        if weight.dim() == 1:
+            return weight.fill_(0.0 if self.is_bias else 1.0)
+        return weight.normal_(0.0, self.std, generator=torch.Generator(self.device).manual_seed(self.seed))
+
+
+def draw_weights(model: Qwen2_5OmniThinkerForConditionalGeneration, seed: int, device: str) -> dict[str, _Drawn]:
+    """Random weights by name for a model that has none, as `from_pretrained` takes them, each made on `device` when it is read: norms 1,
+    biases 0, all else normal. The same for the same seed and device, quantised or not."""
+    std = model.config.text_config.initializer_range
+    return {name: _Drawn(p, name.endswith(".bias"), std, seed + n, device) for n, (name, p) in enumerate(model.named_parameters())}

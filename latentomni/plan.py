@@ -16,7 +16,7 @@ from latentomni.errors import CheckpointError, RequestError
 from latentomni.events import Finished
 from latentomni.generation import PREFILL_CHUNK
 from latentomni.media import Clip, MediaInfo
-from latentomni.memory import available_bytes
+from latentomni.memory import available_bytes, give_back
 from latentomni.modeling import MIN_SAMPLES, Thinker, times_at_once
 from latentomni.processing import add_question, new_sequence, resized_size
 from latentomni.sequence import no_clip
@@ -120,9 +120,12 @@ def check_room(sizes: Thinker, device: str, quantization: QuantizationSpec | str
 
     Where a GPU has no room for all of them as they are, and main memory has room for the rest: how many bytes each may take, as accelerate
     has it."""
-    free = available_bytes(torch.device(device))
     needed = {q: weight_bytes(sizes, q) for q in QuantizationSpec}
     own = QuantizationSpec(quantization or "none")
+    free = available_bytes(torch.device(device))
+    if free is not None and needed[own] > free:  # unless it is what a model that was let go of leaves behind
+        give_back()
+        free = available_bytes(torch.device(device))
     if free is None or needed[own] <= free:
         return None
     beside = available_bytes("cpu") if torch.device(device).type == "cuda" and own is QuantizationSpec.NONE else None

@@ -1,11 +1,13 @@
 """Layouts: the published sizes to the parameter, padded vocabularies, seeded weights, and the rows that latent tokens take."""
 
+import weakref
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from latentomni import layouts
+from latentomni import checkpoints, layouts
 from latentomni.config import LatentSpec, VideoSpec
 from latentomni.modeling import LATENT_TOKENS
 
@@ -75,6 +77,31 @@ def test_only_the_stock_model_is_built_in_half_precision(tokenizer):
     thinker = layouts.build("tiny", tokenizer, seed=0, dtype=torch.bfloat16)
     assert {p.dtype for p in thinker.model.parameters()} == {torch.bfloat16}
     assert thinker.head.weight.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_random_weights_are_the_same_quantised_and_then_made_one_after_the_other(monkeypatch):
+    """So that a layout is tried in four bits where it has no room in full."""
+    drawn, alive, read = [], [], layouts._Drawn.__getitem__
+
+    def watched(self, whole):
+        weight = read(self, whole)
+        drawn.append(weakref.ref(weight))
+        alive.append(sum(ref() is not None for ref in drawn))
+        return weight
+
+    name = "random:qwen2.5-omni-0.1b"
+    plain = dict(checkpoints.load(name, device="cpu").model.named_modules())
+    monkeypatch.setattr(layouts._Drawn, "__getitem__", watched)
+    quantised = dict(checkpoints.load(name, device="cpu", quantization="nf4").model.named_modules())
+    parts = {name: module for name, module in plain.items() if isinstance(module, torch.nn.Linear)}
+    changed = [name for name, module in parts.items() if type(quantised[name]) is not torch.nn.Linear]
+    assert len(changed) == 12 * 7 and len(drawn) == sum(1 for module in plain.values() for _ in module.parameters(recurse=False))
+    assert max(alive) <= len(drawn) - len(changed) + 1  # what is quantised is gone before the next is made
+    for name, module in parts.items():
+        x = torch.randn(3, module.in_features, generator=torch.Generator().manual_seed(0))
+        error = (quantised[name](x) - module(x)).norm() / module(x).norm()
+        assert 0 < error < 0.12 if name in changed else error == 0, name
 
 
 def published(*absent):
