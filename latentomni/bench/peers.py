@@ -1,6 +1,7 @@
 """What the benchmarks of a loaded model share: a prompt of the wanted length, and the stock class's `generate()` on the same inputs."""
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from latentomni.modeling import Thinker
 from latentomni.processing import add_question, new_sequence, patchify, resized_size
 from latentomni.sequence import ClipFeatures, Sequence
 
-__all__ = ["bench_clip", "describe", "prompt_row", "stock_first_token", "stock_inputs"]
+__all__ = ["beginning", "bench_clip", "describe", "prompt_row", "stock_first_token", "stock_inputs"]
 
 _CPU_TOKENS, _GPU_TOKENS = 4096, 10_240  # of a prompt
 _FRAME_PX = 448
+_BEGINNING_S = 2.0
 _MEL_SAMPLES = SAMPLE_RATE_HZ // 100
 
 
@@ -36,6 +38,13 @@ def bench_clip(thinker: Thinker, seed: int) -> tuple[Clip, tuple[str, str]]:
     waveform = rng.normal(0, 0.1, seconds * SAMPLE_RATE_HZ).astype(np.float32)
     sha256 = hashlib.sha256(frames.tobytes()).hexdigest()
     return Clip(frames, np.arange(len(frames)) / video.fps, waveform, float(seconds), video.fps, sha256, "noise.mp4"), (first, second)
+
+
+def beginning(clip: Clip) -> Clip:
+    """Its first two seconds, which both sides read before anything is measured."""
+    frames = round(_BEGINNING_S * clip.sample_fps)
+    return replace(clip, frames=clip.frames[:frames], frame_times_s=clip.frame_times_s[:frames], sha256="beginning",
+                   waveform=clip.waveform[: round(_BEGINNING_S * SAMPLE_RATE_HZ)], duration_s=_BEGINNING_S)  # fmt: skip
 
 
 def prompt_row(thinker: Thinker, features: ClipFeatures, question: str, mode: Mode) -> Sequence:

@@ -5,13 +5,11 @@ The peer is the stock class's `generate()` on the same inputs, which reads all o
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from latentomni import checkpoints
 from latentomni.bench.measures import compared, growth_bytes, in_fresh_processes, seconds_of
-from latentomni.bench.peers import bench_clip, describe, prompt_row, stock_first_token
-from latentomni.clock import SAMPLE_RATE_HZ
+from latentomni.bench.peers import beginning, bench_clip, describe, prompt_row, stock_first_token
 from latentomni.config import Mode, SamplingSpec
 from latentomni.media import Clip
 from latentomni.modeling import Thinker
@@ -39,12 +37,13 @@ def bench_followup(thinker: Thinker, repeats: int = 5, seed: int = 0) -> dict[st
 
 
 def _compare(thinker: Thinker, clip: Clip, question: str, ours: Callable[[], None], repeats: int) -> dict[str, Any]:
+    for arm in ("ours", "peer"):
+        _read(arm, thinker, beginning(clip), question)
     row, seconds = prompt_row(thinker, thinker.encode_clip(clip), question, Mode.DIRECT), {"ours": [], "peer": []}
-    for repeat in range(repeats + 1):
-        measured = {"ours": seconds_of(ours), "peer": seconds_of(lambda: stock_first_token(thinker, clip, row))}
-        _log.info("first token %d/%d: %.3f and %.3f s", repeat, repeats, measured["ours"], measured["peer"])
-        for who, s in measured.items():
-            seconds[who] += [s] * bool(repeat)  # the first round warms up
+    for repeat in range(repeats):
+        seconds["ours"].append(seconds_of(ours))
+        seconds["peer"].append(seconds_of(lambda: stock_first_token(thinker, clip, row)))
+        _log.info("first token %d/%d: %.3f and %.3f s", repeat + 1, repeats, seconds["ours"][-1], seconds["peer"][-1])
     return {**compared(seconds), "shape": f"{describe(thinker)}; prompt of {len(row)} tokens ({clip.duration_s:g} s clip), to the first token; "
             "peer: generate() on the same inputs", "repeats": repeats}  # fmt: skip
 
@@ -52,6 +51,13 @@ def _compare(thinker: Thinker, clip: Clip, question: str, ours: Callable[[], Non
 def _first_token(runtime: Runtime, clip: Clip, question: str) -> None:
     for _ in runtime.stream(clip, question, Mode.DIRECT, _ONE):
         pass
+
+
+def _read(arm: str, thinker: Thinker, clip: Clip, question: str) -> None:
+    if arm == "ours":
+        _first_token(Runtime(thinker), clip, question)
+    else:
+        stock_first_token(thinker, clip, prompt_row(thinker, thinker.encode_clip(clip), question, Mode.DIRECT))
 
 
 def bench_memory(name: str, quantization: str | None = None, repeats: int = 3, seed: int = 0) -> dict[str, Any]:
@@ -73,26 +79,12 @@ def bench_memory(name: str, quantization: str | None = None, repeats: int = 3, s
 
 
 def _measure_peak(arm: str, name: str, quantization: str | None, seed: int) -> tuple[int, int, int, dict[str, str]]:
-    """Runs in a fresh process; two seconds of the clip first bring in libraries. The growth, what was planned, what was held
-    before, and what was measured."""
+    """Runs in a fresh process. The growth, what was planned, what was held before, and what was measured."""
     thinker = checkpoints.load(name, quantization=quantization)
     clip, (question, _) = bench_clip(thinker, seed)
-
-    def take(clip: Clip) -> None:
-        if arm == "ours":
-            _first_token(Runtime(thinker), clip, question)
-        else:
-            stock_first_token(thinker, clip, prompt_row(thinker, thinker.encode_clip(clip), question, Mode.DIRECT))
-
-    take(_beginning(clip, 2.0))
+    _read(arm, thinker, beginning(clip), question)  # brings in libraries
     plan = plan_run(thinker, clip, mode=Mode.DIRECT, max_new_tokens=1, question=question)
     held = weight_bytes(thinker) + (clip.frames.nbytes + clip.waveform.nbytes) * (thinker.device.type == "cpu")
     tokens = sum(plan.tokens[part] for part in ("visual", "audio", "text"))
     shape = f"{describe(thinker)}; prompt of {tokens} tokens ({clip.duration_s:g} s clip)"
-    return growth_bytes(lambda: take(clip), thinker.device), plan.peak_bytes, held, {"shape": shape, **thinker.facts}
-
-
-def _beginning(clip: Clip, seconds: float) -> Clip:
-    frames = round(seconds * clip.sample_fps)
-    return replace(clip, frames=clip.frames[:frames], frame_times_s=clip.frame_times_s[:frames], sha256="beginning",
-                   waveform=clip.waveform[: round(seconds * SAMPLE_RATE_HZ)], duration_s=seconds)  # fmt: skip
+    return growth_bytes(lambda: _read(arm, thinker, clip, question), thinker.device), plan.peak_bytes, held, {"shape": shape, **thinker.facts}

@@ -41,8 +41,9 @@ def _run(args: argparse.Namespace, say: Callable[..., None]) -> dict[str, Any]:
     require(args.minutes is None or "soak" in args.names, "--minutes is of soak, which is not among the benchmarks named; add it, or leave it out.")
     repeats = {} if args.n is None else {"repeats": args.n}
     about: dict[str, Any] = {"device": "cpu"}
-    figures = {name: _BENCHES[name](args, repeats, about) for name in dict.fromkeys(args.names)}
-    for name, values in figures.items():
+    figures: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(args.names):  # each is told when it is known: the next may take an hour, or fail
+        values = figures[name] = _BENCHES[name](args, repeats, about)
         compared = [
             f"{what}: ours {part['ours']:.4g}, peer {part['peer']:.4g}, ratio {part['ratio']:.3f}" for what, part in _comparisons(name, values)
         ]
