@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -232,6 +233,14 @@ def test_bench_decode_compares_like_with_like(tiny, tmp_path):
     assert report["ratio"] == report["ours"] / report["peer"]
     assert report["latent_step"]["ratio"] == report["latent_step"]["ours"] / report["latent_step"]["peer"]
     assert report["share_of_limit"] > 0
+
+
+def test_what_was_measured_is_told_though_the_next_benchmark_fails(tiny, tmp_path, capsys):
+    checkpoints.save(tiny, tmp_path, dtype=torch.float32)
+    assert main(["bench", "decode", "drift", "--model", str(tmp_path), "--n", "1", "--json"]) == 2
+    told = capsys.readouterr()
+    assert re.search(r"^decode: ours \S+, peer \S+, ratio \S+$", told.err, re.MULTILINE)
+    assert "nf4 needs layers whose width is a multiple of 64" in told.err and not told.out
 
 
 USES = [

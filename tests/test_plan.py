@@ -1,5 +1,6 @@
 """The plan of a run: it counts what reading and processing then really make, and says what does not fit."""
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from latentomni.errors import CheckpointError, RequestError
 from latentomni.events import Finished
 from latentomni.generation import read_prefix
 from latentomni.media import probe
+from latentomni.memory import give_back, resident_bytes
 from latentomni.plan import Pace, check_room, parameter_counts, plan_run, weight_bytes
 from latentomni.processing import add_question
 from latentomni.runtime import Runtime
@@ -109,6 +111,23 @@ def test_a_model_that_has_no_room_is_refused_before_a_weight_is_read(monkeypatch
     free = 2**20
     with pytest.raises(CheckpointError, match=r"are free: choose a smaller model or a machine with more memory\.$"):
         checkpoints.load("nano", quantization="nf4")
+
+
+def test_what_nobody_uses_any_more_is_given_back_before_a_model_is_refused(monkeypatch):
+    sizes = checkpoints.load("nano", device="meta")
+    give_back()
+    limit = resident_bytes() + weight_bytes(sizes) + 100 * 2**20
+    monkeypatch.setattr(latentomni.plan, "available_bytes", lambda device: limit - resident_bytes())
+    gc.disable()
+    try:
+        former = {"weights": torch.ones(200 * 2**20, dtype=torch.uint8)}
+        former["itself"] = former
+        with pytest.raises(CheckpointError, match="are free"):
+            check_room(sizes, "cpu")  # it is still in use
+        del former
+        assert check_room(sizes, "cpu") is None
+    finally:
+        gc.enable()
 
 
 def test_what_a_gpu_has_no_room_for_goes_into_main_memory(monkeypatch):
