@@ -13,7 +13,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 
 from latentomni.bench.measures import compared, synchronize
 from latentomni.bench.peers import beginning, bench_clip, describe, prompt_row, stock_inputs
@@ -150,7 +149,7 @@ def _latent_steps(thinker: Thinker, features: ClipFeatures, question: str, prefi
 @torch.no_grad()
 def _bare_steps(thinker: Thinker, row: Sequence, count: int, prefix: Prefix) -> list[float]:
     """Seconds per token; the stock cache begins with all of the row but the last `count` tokens."""
-    decoder, cache = thinker.text_model, DynamicCache(config=thinker.model.config.text_config)
+    decoder, cache = thinker.text_model, type(prefix.cache)(config=thinker.model.config.text_config)  # with layers of its own kind
     for number, layer in enumerate(prefix.cache.layers):
         cache.update(layer.keys, layer.values, number)
     embeds = thinker.embed_rows([row], torch.tensor([row.token_ids], device=thinker.device))
