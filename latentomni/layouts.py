@@ -113,7 +113,7 @@ def layout(size: str, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5OmniThinkerC
 
 def build(size: str, tokenizer: PreTrainedTokenizerFast, seed: int, video: VideoSpec | None = None, *,
           device: str = "cpu", dtype: torch.dtype = torch.float32) -> Thinker:  # fmt: skip
-    """A checkpoint with random weights, made on `device`; the same for the same seed, device and dtype."""
+    """A checkpoint with random weights, made on `device` ("meta": their shapes alone); the same for the same seed, device and dtype."""
     config, parts = layout(size, tokenizer), _SIZES[size]
     spec, hidden = parts["latent"], config.text_config.hidden_size
     with torch.random.fork_rng(), torch.device(device):

@@ -54,6 +54,7 @@ def _first_token(runtime: Runtime, clip: Clip, question: str) -> None:
 
 
 def _read(arm: str, thinker: Thinker, clip: Clip, question: str) -> None:
+    """Reads the clip and the question, to the first token, as one of the two does."""
     if arm == "ours":
         _first_token(Runtime(thinker), clip, question)
     else:
