@@ -202,7 +202,7 @@ def test_what_a_trace_says_cannot_steer_the_terminal(asked, tmp_path, capsys):
 
 def test_train_dry_run_says_what_would_be_done(tmp_path):
     tower = {"name": "vision", "steps": 3, "lr": 0.001, "draw": {"clips": 2}}
-    draw = {"clips": 2, "latent": 2, "text_cot": 0, "direct": 0, "narrate": 0.0, "talk": 0.0, "compare": 2, "hard": 2, "weigh": 2}
+    draw = {"clips": 2, "latent": 2, "text_cot": 0, "direct": 0, "narrate": 0.0, "talk": 0.0, "compare": 2, "gauge": 1, "hard": 2, "weigh": 2}
     stage = {"name": "settle", "steps": 4, "lr": 0.001, "phase": {"kind": "rollout"}, "draw": draw}
     (tmp_path / "recipe.json").write_text(json.dumps({"pool": 8, "modality": "audio", "towers": [tower], "stages": [stage]}))
     out = tmp_path / "run"

@@ -3,13 +3,14 @@
 The answer is the moment's place in the question, "first" or "second": a name to copy is a skill beside the comparison, and takes a
 small model longer to learn. Louder and higher are meant for the sound's kind, since two scenes never have the same; an onset
 counts from when the object appears. Each needs both modalities: a moment is named by its sound where the picture is compared, and
-by its object where the sound is.
+by its object where the sound is. Practice for them: a gauge asks what one moment is like, in the words of a caption, and a contrast how
+two moments differ by every measure, so that one answer teaches what four questions would (docs/LOG.md).
 """
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import combinations, count, islice
+from itertools import combinations, count, islice, permutations
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from latentomni.avworld.questions import Question, Step
 from latentomni.avworld.vocabulary import ORDINALS
 from latentomni.avworld.world import SPLITS, Scene, World, sample_world
 
-__all__ = ["NUANCES", "Nuance", "heldout_nuances", "nuances"]
+__all__ = ["NUANCES", "Nuance", "contrasts", "gauges", "heldout_nuances", "nuances"]
 
 HELDOUT_SEED = 40_000
 _BLUE = 2 / 3 - 0.06  # the hue whose gradient, which runs on by 0.12, is blue in its middle
@@ -66,6 +67,11 @@ NUANCES = {
 }  # fmt: skip
 
 
+# Of four halves, by whether moments are named by their sounds: who only sees knows the shade of an object that is named, who only hears
+# loudness and pitch of a sound; an onset takes both, and the rest is guessed.
+_CHANCES = {True: (1 / 16, 1 / 4), False: (1 / 8, 1 / 16)}
+
+
 @dataclass(frozen=True)
 class Nuance(Question):
     """difference: between the two moments, as a share of what scenes can differ by."""
@@ -78,6 +84,16 @@ def nuances(world: World) -> tuple[Nuance, ...]:
     rng = np.random.default_rng([SPLITS.index(world.split), world.seed, 4])
     pairs = list(combinations(world.askable, 2))
     return tuple(_ask(kind, pair if rng.random() < 0.5 else pair[::-1], rng) for kind in NUANCES for pair in pairs)
+
+
+def gauges(world: World) -> tuple[Question, ...]:
+    """What every scene of `world.askable` is like by all measures, named by its sound and by its object."""
+    return tuple(_gauge(scene, by_sound) for scene in world.askable for by_sound in (True, False))
+
+
+def contrasts(world: World) -> tuple[Question, ...]:
+    """How every two scenes of `world.askable` differ by all measures, in both orders, named by their sounds and by their objects."""
+    return tuple(_contrast(pair, by_sound) for pair in permutations(world.askable, 2) for by_sound in (True, False))
 
 
 def heldout_nuances(n: int = 400, seed: int = HELDOUT_SEED) -> list[tuple[World, Nuance]]:
@@ -100,16 +116,14 @@ def _greater_first(kind: str, a: Scene, b: Scene) -> tuple[Scene, Scene]:
 
 def _ask(kind: str, pair: tuple[Scene, Scene], rng: np.random.Generator) -> Nuance:
     """A question that names the scenes in the order of `pair`."""
-    asked = NUANCES[kind]
-    names = [s.sound if asked.by_sound else s.object for s in pair]
+    asked, steps = NUANCES[kind], tuple(_step(NUANCES[kind].by_sound, s) for s in pair)
     best, other = _greater_first(kind, *pair)
     answer = ORDINALS[pair.index(best)]
-    verb = "listen" if asked.by_sound else "look"
     return Nuance(
         kind,
-        asked.asked[int(rng.integers(len(asked.asked)))].format(a=names[0], b=names[1]),
+        asked.asked[int(rng.integers(len(asked.asked)))].format(a=steps[0].asked, b=steps[1].asked),
         answer,
-        tuple(Step(f"I {verb} for the {name}.", s.window, name, _told(s)) for name, s in zip(names, pair, strict=True)),
+        steps,
         asked.closing.format(answer=answer),
         0.5,
         0.5,
@@ -117,7 +131,23 @@ def _ask(kind: str, pair: tuple[Scene, Scene], rng: np.random.Generator) -> Nuan
     )
 
 
-def _told(scene: Scene) -> str:
-    """What there is to see and hear as words have it: a measure is one of two words."""
-    words = [kind.words[kind.measure(scene) > kind.middle] for kind in NUANCES.values()]
-    return f"{scene.object}, {scene.sound}, {', '.join(words)}."
+def _gauge(scene: Scene, by_sound: bool) -> Question:
+    step = _step(by_sound, scene)
+    return Question("gauge", f"What is it like with the {step.asked}?", _words(scene), (step,), f"It is {_words(scene)}.", *_CHANCES[by_sound])
+
+
+def _contrast(pair: tuple[Scene, Scene], by_sound: bool) -> Question:
+    steps = tuple(_step(by_sound, s) for s in pair)
+    places = [ORDINALS[pair.index(_greater_first(kind, *pair)[0])] for kind in NUANCES]
+    closing = " ".join(kind.closing.format(answer=place) for kind, place in zip(NUANCES.values(), places, strict=True))
+    return Question("contrast", f"How do the {steps[0].asked} and the {steps[1].asked} differ?", ", ".join(places), steps, closing, *_CHANCES[by_sound])
+
+
+def _step(by_sound: bool, scene: Scene) -> Step:
+    verb, name = ("listen", scene.sound) if by_sound else ("look", scene.object)
+    return Step(f"I {verb} for the {name}.", scene.window, name, f"{scene.object}, {scene.sound}, {_words(scene)}.")
+
+
+def _words(scene: Scene) -> str:
+    """The measures as words have them: each is one of two."""
+    return ", ".join(kind.words[kind.measure(scene) > kind.middle] for kind in NUANCES.values())

@@ -36,16 +36,18 @@ from latentomni.training.run_folder import check_run, write_recipe
 
 __all__ = ["StudySpec", "run_study"]
 
-_WEIGHING, _JOINING = 180, 160  # steps: comparing alone, then with all else
+_WEIGHING, _JOINING = 500, 200  # steps: comparing alone, then with all else
 
 
 def _start() -> NanoRecipe:
-    """nano's first stages, with questions of both sets and every way to answer as often as the others."""
-    alike = {"latent": 1, "text_cot": 1, "direct": 1, "hard": 3, "talk": 0.0}
+    """nano's first stages, every way to answer as often as the others; with what a moment is like, then what is harder of two.
+
+    A model that is asked comparisons alone does not learn them (docs/LOG.md, item 56)."""
+    alike = {"latent": 1, "text_cot": 1, "direct": 1, "gauge": 3, "talk": 0.0}
     seeing = [replace(s, draw=s.draw | alike) for s in NanoRecipe().stages if s.name in ("narrate", "localise", "widen")]
     last = seeing[-1]
     weigh = replace(last, name="weigh", steps=_WEIGHING, draw=dict.fromkeys(last.draw, 0) | {"weigh": 96}, forgets=True)
-    join = replace(last, name="join", steps=_JOINING, draw=last.draw | {"weigh": 24}, forgets=True)
+    join = replace(last, name="join", steps=_JOINING, draw=last.draw | {"gauge": 0, "hard": 3, "weigh": 24}, forgets=True)
     return NanoRecipe(rows=4, stages=(*seeing, weigh, join))
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from latentomni import checkpoints
 from latentomni.attention_flow import Kind
 from latentomni.avworld import questions, sample_world
-from latentomni.avworld.nuances import Nuance, nuances
+from latentomni.avworld.nuances import Nuance, contrasts, gauges, nuances
 from latentomni.avworld.questions import Question
 from latentomni.avworld.truth import narration
 from latentomni.avworld.vocabulary import ORDINALS
@@ -52,13 +52,14 @@ _PLANNED_CLIPS = 96  # enough for a step of every stage
 
 
 def _mix(clips: int, latent: int, text_cot: int = 0, direct: int = 0, narrate: float = 0.0, talk: float = 0.0, compare: int = 0,
-         hard: int = 0, weigh: int = 0) -> dict:  # fmt: skip
+         gauge: int = 0, hard: int = 0, weigh: int = 0) -> dict:  # fmt: skip
     """clips: rows per step. latent, text_cot, direct: questions per row in each mode. narrate: share of steps with narration.
     talk: share of rows asked as one conversation instead of apart. compare: further rows of words alone, with one object asked for,
-    one seen, and only the yes or no to learn. hard: further questions per row about nuances, in each mode in turn. weigh: further rows about nuances,
-    in latents and in words in turn, with the reasoning given, no media, and only the answer to learn."""
+    one seen, and only the yes or no to learn. gauge, hard: further questions per row, in each mode in turn, about what one moment is like and about nuances.
+    weigh: further rows, half of them about how two moments differ in all, a quarter of either kind, in latents and in words in turn, with the
+    reasoning given, no media, and only the answer to learn."""
     return {"clips": clips, "latent": latent, "text_cot": text_cot, "direct": direct, "narrate": narrate, "talk": talk, "compare": compare,
-            "hard": hard, "weigh": weigh}  # fmt: skip
+            "gauge": gauge, "hard": hard, "weigh": weigh}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ def nano_tokenizer(recipe: NanoRecipe):
         asked = [(q, q.closing) for q in questions(world)]
         if has_nuances:  # closed with the moment's name, so that names are whole wherever they stand
             asked += [(q, q.closing.replace(q.answer, q.steps[ORDINALS.index(q.answer)].asked)) for q in nuances(world)]
+            asked += [(q, q.closing) for q in (*gauges(world), *contrasts(world)[:4])]
         lines.append(narration(world))
         lines += [f"{q.text} {' '.join(s.lead for s in q.steps)} {closing}" for q, closing in asked]
     return checkpoints.build_tokenizer(lines, recipe.vocabulary)
@@ -255,7 +257,7 @@ def _draw_rows(thinker: Thinker, pool: ClipPool, recipe: NanoRecipe, stage: int,
 
 
 def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, rows: int, clips: int, latent: int, text_cot: int, direct: int,
-          narrate: float, talk: float, compare: int, hard: int, weigh: int) -> list[Batch]:  # fmt: skip
+          narrate: float, talk: float, compare: int, gauge: int, hard: int, weigh: int) -> list[Batch]:  # fmt: skip
     """One step's micro-batches: rows with the same number of questions in each mode about every clip, and comparisons without a clip
     (apart, since media go ahead without a mask only where every row begins with them)."""
     modes = [Mode.LATENT] * latent + [Mode.TEXT_COT] * text_cot + [Mode.DIRECT] * direct
@@ -263,7 +265,8 @@ def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, rows: int,
     examples = []
     for i in pool.draw(rng, clips) if clips else ():
         turns = [question_turn(q, mode) for q, mode in zip(choose_questions(rng, pool.questions[i], len(modes)), modes, strict=True)]
-        turns += [question_turn(q, mode) for q, mode in zip(choose_nuances(rng, pool.worlds[i], hard), cycle(Mode), strict=False)]
+        further = (_choose(rng, gauges(pool.worlds[i]), gauge), choose_nuances(rng, pool.worlds[i], hard))
+        turns += [question_turn(q, mode) for chosen in further for q, mode in zip(chosen, cycle(Mode), strict=False)]
         turns = [turns[k] for k in rng.permutation(len(turns))]
         if is_narrated:
             turns.append(Turn("Describe the clip.", Mode.DIRECT, (narration(pool.worlds[i]),), "narration"))
@@ -273,8 +276,9 @@ def _draw(thinker: Thinker, pool: ClipPool, rng: np.random.Generator, rows: int,
     for i in rng.integers(len(pool.worlds), size=compare):
         asked = [q for q in pool.questions[i] if q.family == "sync"]
         comparisons.append(build_example(thinker, nothing, [_comparison(asked[int(rng.integers(len(asked)))])]))
-    for i, mode in zip(rng.integers(len(pool.worlds), size=weigh), cycle((Mode.LATENT, Mode.TEXT_COT)), strict=False):
-        turn = replace(question_turn(choose_nuances(rng, pool.worlds[i], 1)[0], mode), group="comparison", given=True)
+    kinds = cycle(product((contrasts, gauges, contrasts, nuances), (Mode.LATENT, Mode.TEXT_COT)))
+    for i, (of, mode) in zip(rng.integers(len(pool.worlds), size=weigh), kinds, strict=False):
+        turn = replace(question_turn(_choose(rng, of(pool.worlds[i]), 1)[0], mode), group="comparison", given=True)
         comparisons.append(build_example(thinker, noisy(pool.features[i]), [turn], shown=False))
     return batches + ([make_batch(thinker, comparisons)] if comparisons else [])
 
@@ -290,8 +294,11 @@ def choose_questions(rng: np.random.Generator, asked: tuple[Question, ...], coun
 
 def choose_nuances(rng: np.random.Generator, world: World, count: int) -> list[Nuance]:
     """`count` different questions about nuances."""
-    asked = nuances(world) if count else ()
-    return [asked[k] for k in rng.choice(len(asked), count, replace=False)] if count else []
+    return _choose(rng, nuances(world), count)
+
+
+def _choose(rng: np.random.Generator, asked: tuple[Question, ...], count: int) -> list:
+    return [asked[k] for k in rng.choice(len(asked), count, replace=False)]
 
 
 def noisy(clip: ClipFeatures, std: float = 0.05) -> ClipFeatures:

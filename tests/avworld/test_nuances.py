@@ -7,7 +7,7 @@ import pytest
 
 from latentomni.avworld import parse_answer, render_frames, render_sound, sample_world
 from latentomni.avworld.answers import answers
-from latentomni.avworld.nuances import NUANCES, heldout_nuances, nuances
+from latentomni.avworld.nuances import NUANCES, contrasts, gauges, heldout_nuances, nuances
 from latentomni.avworld.vocabulary import COUNTS, SOUNDS
 from latentomni.avworld.world import SPLITS
 
@@ -74,6 +74,31 @@ def test_words_split_each_measure_in_two_halves_of_like_size():
             scene = next(s for s in world.scenes if s.window == step.window)
             words = [kind.words[kind.measure(scene) > kind.middle] for kind in NUANCES.values()]
             assert step.seen == f"{scene.object}, {scene.sound}, {', '.join(words)}." and not any(c in step.seen for c in COUNTS)
+
+
+def test_a_gauge_asks_for_what_a_caption_of_the_moment_says():
+    world = sample_world(3, "train")
+    asked = gauges(world)
+    assert len(asked) == 2 * len(world.askable) and len({q.text for q in asked}) == len(asked)
+    for question in asked:
+        (step,) = question.steps
+        scene = next(s for s in world.askable if s.window == step.window)
+        assert step.asked in (scene.sound, scene.object) and question.text.endswith(f"with the {step.asked}?")
+        assert step.seen == f"{scene.object}, {scene.sound}, {question.answer}." and question.closing == f"It is {question.answer}."
+        for kind in NUANCES.values():
+            assert kind.words[kind.measure(scene) > kind.middle] in question.answer.split(", ")
+
+
+def test_a_contrast_says_what_the_four_comparisons_of_its_moments_say():
+    world = sample_world(3, "train")
+    asked, n = contrasts(world), len(world.askable)
+    assert len(asked) == 2 * n * (n - 1) and len({q.text for q in asked}) == len(asked)
+    compared = {(q.family, q.windows): q for q in nuances(world)}
+    for question in asked:
+        for kind, place, said in zip(NUANCES, question.answer.split(", "), question.closing.split(". "), strict=True):
+            same, turned = compared.get((kind, question.windows)), compared.get((kind, question.windows[::-1]))
+            assert (same or turned) and (place == same.answer if same else place != turned.answer)
+            assert not same or said.rstrip(".") == same.closing.rstrip(".")
 
 
 def test_the_held_out_nuances_are_balanced():
