@@ -290,7 +290,7 @@ def test_bad_use_is_refused_in_one_line(arguments, capsys, monkeypatch):
         (["train", "nano", "--config", "nowhere.json"], "nowhere.json cannot be read as JSON"),
         (["train", "nano", "--config", "CLIP"], "cannot be read as JSON"),
         (["train", "nano", "--dry-run", "--config", "UNKNOWN"], "sets depth, which the recipe does not have"),
-        (["train", "nano", "--dry-run", "--config", "DRAW"], "stage 'settle' draws needs clips, latent and knows clips, compare, direct, hard,"),
+        (["train", "nano", "--dry-run", "--config", "DRAW"], "stage 'settle' draws needs clips, latent and knows clips, compare, direct, gauge, hard,"),
         (["train", "nano", "--dry-run", "--config", "TOWER"], "a towers stage is named vision or audio, got 'ears'"),
         (["train", "nano", "--out", "RUN"], "holds a run already; add --resume, or choose another --out"),
         (["train", "nano", "--out", "RUN", "--resume"], "has another recipe (losses, modality, pool, rows, seed, stages, towers, vocabulary)"),
