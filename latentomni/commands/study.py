@@ -29,7 +29,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--logs", type=new_folder, default=Path("docs/study"), metavar="DIR", help="one JSON file a run; default: %(default)s")
     parser.add_argument("--arms", metavar="A,B", help="some arms only")
     parser.add_argument("--begin-from", metavar="MODEL", help="a checkpoint to begin from, instead of training the start")
-    parser.add_argument("--steps", type=positive, help="of each run, half of them with feedback")
+    parser.add_argument("--steps", type=positive, help="of each run")
     parser.add_argument("--n", type=positive, help="questions of each set")
     parser.add_argument("--seed", type=int, help="the first of three seeds; default: 1")
 
@@ -59,7 +59,7 @@ def _spec(args: argparse.Namespace) -> Any:
             raise RequestError(f"{args.logs} has no run of {REFERENCE}, which all arms are compared with; add it to --arms.")
         spec = replace(spec, arms=chosen)
     if args.steps:
-        spec = replace(spec, anchors=args.steps - args.steps // 2, feedback=max(args.steps // 2, 1))
+        spec = replace(spec, steps=args.steps)
     if args.n:
         few = {name: min(getattr(spec.scores, name), args.n) for name in ("changed", "watched")}
         spec = replace(spec, scores=replace(spec.scores, answered=args.n, **few))

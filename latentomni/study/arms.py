@@ -16,7 +16,7 @@ _INSTANTS = {20: 4, 40: 8, 60: 12}  # latents of a block: five an instant
 @dataclass(frozen=True)
 class StudyArm:
     """mode: how it reasons. latent: what changes in the start's LatentSpec. losses: what changes in its LossSpec. feedback: whether
-    its own latents are fed back in the second half of training. tells_segments: without it what is looked for is said, but
+    its own latents are fed back in training. tells_segments: without it what is looked for is said, but
     nothing of what is there. Arms that point at no segment have no search to be taught."""
 
     name: str

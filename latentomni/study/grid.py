@@ -36,34 +36,36 @@ from latentomni.training.run_folder import check_run, write_recipe
 
 __all__ = ["StudySpec", "run_study"]
 
-_WEIGHING, _JOINING = 500, 200  # steps: comparing alone, then with all else
+_ANCHORS, _FEEDBACK = Phase(noise=0.1), Phase("rollout", share=0.85, noise=0.1)
+_WEIGHING, _JOINING, _FEEDING = 500, (200, 100), 500  # steps: comparing alone, then with all else, each twice; then with feedback
 
 
 def _start() -> NanoRecipe:
-    """nano's first stages, every way to answer as often as the others; with what a moment is like, then what is harder of two.
+    """nano's first stages, every way to answer as often as the others; with what a moment is like, then what is harder of two; then feedback.
 
-    A model that is asked comparisons alone does not learn them (docs/LOG.md, item 56)."""
+    A model that is asked comparisons alone does not learn them, and latents that were never fed back hold nothing of the picture (docs/LOG.md, items 56
+    and 58)."""
     alike = {"latent": 1, "text_cot": 1, "direct": 1, "gauge": 3, "talk": 0.0}
     seeing = [replace(s, draw=s.draw | alike) for s in NanoRecipe().stages if s.name in ("narrate", "localise", "widen")]
     last = seeing[-1]
     weigh = replace(last, name="weigh", steps=_WEIGHING, draw=dict.fromkeys(last.draw, 0) | {"weigh": 96}, forgets=True)
-    join = replace(last, name="join", steps=_JOINING, draw=last.draw | {"gauge": 0, "hard": 3, "weigh": 24}, forgets=True)
-    return NanoRecipe(rows=4, stages=(*seeing, weigh, join))
+    join = replace(last, name="join", steps=_JOINING[0], draw=last.draw | {"gauge": 0, "hard": 3, "weigh": 24}, forgets=True)
+    again = (replace(weigh, name="weigh again"), replace(join, name="join again", steps=_JOINING[1]))
+    feedback = replace(last, name="feedback", steps=_FEEDING, phase=_FEEDBACK, draw=last.draw | {"latent": 2, "text_cot": 2, "direct": 2, "hard": 3})
+    return NanoRecipe(rows=4, stages=(*seeing, weigh, join, *again, feedback))
 
 
 @dataclass(frozen=True)
 class StudySpec:
     """Everything that decides the study. start: the recipe that makes what all arms begin from. begin_from: a checkpoint to begin from
-    instead. anchors, feedback: steps of the two halves.
-    clips: rows per step. easy, hard: questions per row of each set. pool: clips to draw from."""
+    instead. steps: of each run. clips: rows per step. easy, hard: questions per row of each set. pool: clips to draw from."""
 
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: tuple[int, ...] = (1, 2, 3)
     start: NanoRecipe = field(default_factory=_start)
     begin_from: str = ""
-    anchors: int = 36
-    feedback: int = 32
-    lr: float = 1e-3
+    steps: int = 64
+    lr: float = 5e-4
     clips: int = 4
     easy: int = 3
     hard: int = 3
@@ -79,9 +81,8 @@ class StudySpec:
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:16]
 
-    def stages(self, arm: StudyArm) -> tuple[Stage, ...]:
-        rollout = Phase("rollout", share=0.85, noise=0.1) if arm.feedback and arm.mode is Mode.LATENT else Phase(noise=0.1)
-        return Stage("anchors", self.anchors, self.lr, Phase(noise=0.1)), Stage("feedback", self.feedback, self.lr / 2, rollout)
+    def stage(self, arm: StudyArm) -> Stage:
+        return Stage("run", self.steps, self.lr, _FEEDBACK if arm.feedback and arm.mode is Mode.LATENT else _ANCHORS)
 
 
 def run_study(out: Path, logs: Path, spec: StudySpec, say: Callable[[str], None], progress: Callable) -> int:
@@ -130,7 +131,7 @@ def _make_start(out: Path, recipe: NanoRecipe) -> str:
 
 def _start_log(start: str, out: Path, sets: dict[str, Set], spec: StudySpec) -> dict[str, Any]:
     curve = [] if spec.begin_from else [line for part in ("towers", "language") for line in _read_log(out / part)]
-    return {"study": spec.digest, "accuracy": score_start(checkpoints.load(start, dtype=torch.float32), sets), "curve": curve}
+    return {"study": spec.digest, **score_start(checkpoints.load(start, dtype=torch.float32), sets), "curve": curve}
 
 
 def _read_log(folder: Path) -> list[dict[str, Any]]:
@@ -153,11 +154,11 @@ def _run(out: Path, start: str, pool: ClipPool, sets: dict[str, Set], arm: Study
     torch.manual_seed(seed)  # the time probes begin at random
     objective = Objective(thinker, replace(spec.start.losses, **arm.losses))
 
-    def draw(stage: int, step: int) -> list[Batch]:
-        return _draw(thinker, pool, arm, np.random.default_rng([seed, stage, step]), spec)
+    def draw(_stage: int, step: int) -> list[Batch]:
+        return _draw(thinker, pool, arm, np.random.default_rng([seed, step]), spec)
 
     out.mkdir(exist_ok=True)
-    fit(objective, spec.stages(arm), draw, out, FitSpec(seed, save_every=50, log_every=10), resume=True)
+    fit(objective, (spec.stage(arm),), draw, out, FitSpec(seed, save_every=50, log_every=10), resume=True)
     log = _read_log(out)
     began = time.perf_counter()
     scores = score_arm(thinker, arm, sets, spec.scores)

@@ -134,7 +134,7 @@ def holm(p: Iterable[float]) -> list[float]:
 
 def summarise(study: Study) -> dict[str, Any]:
     """Figures as JSON: `recipes` {arm: {accuracy per seed, mean and interval over both sets, and the same for each set with the
-    comparison with the reference, cost, attention, evidence, causal figures}}."""
+    comparison with the reference, cost, families, attention, evidence, causal figures}}."""
     recipes: dict[str, Any] = {arm: _accuracy([study.right(arm, name) for name in _SETS], [study.resampled(arm, name) for name in _SETS]) for arm in study.arms}
     for name in _SETS:
         others = [arm for arm in study.arms if arm != REFERENCE]
@@ -147,6 +147,7 @@ def summarise(study: Study) -> dict[str, Any]:
                 **_accuracy([study.right(arm, name)], [study.resampled(arm, name)]),
                 "against_reference": compared.get(arm),
                 **{key: _mean(s[key] for s in scores) for key in ("decoder_steps", "seconds_per_answer")},
+                "by_family": _by_family(study, arm, name),
                 "attention": {key: _rounded(np.mean([s["attention"][key] for s in scores])) for key in ("direct", "via_latents", "even")},
                 **_of_latents(scores),
             }
@@ -193,6 +194,11 @@ def _by_difference(study: Study, arm: str) -> list[dict[str, float]]:
     return [{"difference": _rounded(differences[part].mean()), "accuracy": _rounded(right[part].mean())} for part in fifths if len(part)]
 
 
+def _by_family(study: Study, arm: str, name: str) -> dict[str, float]:
+    families, right = study.of(arm, name)[0]["families"], study.right(arm, name).mean(0)
+    return {family: _rounded(right[[f == family for f in families]].mean()) for family in dict.fromkeys(families)}
+
+
 def _of_latents(scores: list[dict[str, Any]]) -> dict[str, Any]:
     if "causal" not in scores[0]:
         return {}
@@ -216,6 +222,8 @@ def tables(summary: dict[str, Any]) -> str:
         lines += [f"### {name.capitalize()} to say", "", f"{summary['questions'][name]} questions, seeds {seeds}.", ""]
         lines += _table("arm | right | 95 % | per seed | difference | 95 % | p (Holm) | steps | s an answer",
                         (_accuracy_row(arm, r[name]) for arm, r in recipes.items()))  # fmt: skip
+        families = recipes[summary["reference"]][name]["by_family"]
+        lines += _table(f"arm | {' | '.join(families)}", (_family_row(arm, r[name]["by_family"]) for arm, r in recipes.items()))
         lines += _table("arm | window IoU | visual hit | audio hit | other clip's latents: drop | follows donor (mean latents) | markers alone | "
                         "variance between clips | rank", (_latents_row(arm, r[name]) for arm, r in recipes.items() if "causal" in r[name]))  # fmt: skip
         lines += _table("arm | attention on the clip | on latents | on the clip, were it even", (_attention_row(arm, r[name]) for arm, r in recipes.items()))
@@ -245,6 +253,10 @@ def _accuracy_row(arm: str, scores: dict[str, Any]) -> str:
     cells = (_figure(scores["mean"]), _span(scores["interval"]), ", ".join(map(_figure, scores["accuracy"])), *compared,
              f"{scores['decoder_steps']:.1f}", _figure(scores["seconds_per_answer"]))  # fmt: skip
     return f"| {arm} | {' | '.join(cells)} |"
+
+
+def _family_row(arm: str, told: dict[str, float]) -> str:
+    return f"| {arm} | {' | '.join(map(_figure, told.values()))} |"
 
 
 def _latents_row(arm: str, scores: dict[str, Any]) -> str:

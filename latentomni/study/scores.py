@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from latentomni.anchors import pool_anchors
 from latentomni.answering import Answer, answer_batches
 from latentomni.attention import attention_shares
 from latentomni.avworld import heldout_questions, parse_answer, world_clip
@@ -51,9 +52,11 @@ def question_sets(thinker: Thinker, n: int, progress: Callable) -> dict[str, Set
     return sets
 
 
-def score_start(thinker: Thinker, sets: dict[str, Set]) -> dict[str, dict[str, float]]:
-    """Accuracy in every mode on each set, before any arm has learned."""
-    return {str(mode): {name: round(float(np.mean(_right(asked, _told(thinker, mode, asked)))), 4) for name, asked in sets.items()} for mode in Mode}
+def score_start(thinker: Thinker, sets: dict[str, Set]) -> dict[str, dict[str, Any]]:
+    """Before any arm has learned: `accuracy` in every mode on each set, and of each set what its latents `explained`."""
+    told = {mode: {name: _told(thinker, mode, asked) for name, asked in sets.items()} for mode in Mode}
+    accuracy = {str(mode): {name: round(float(np.mean(_right(sets[name], answers))), 4) for name, answers in by_set.items()} for mode, by_set in told.items()}
+    return {"accuracy": accuracy, "explained": {name: _explained(thinker, sets[name], answers) for name, answers in told[Mode.LATENT].items()}}
 
 
 def score_arm(thinker: Thinker, arm: StudyArm, sets: dict[str, Set], spec: ScoreSpec) -> dict[str, Any]:
@@ -80,7 +83,8 @@ def _score_set(thinker: Thinker, arm: StudyArm, asked: Set, spec: ScoreSpec) -> 
         return scores
     causal = evaluate_causal(thinker, [case for case, _ in asked[: spec.changed]], _SAMPLING, arms=_TRIED, moves_input=False)
     kept = ("arms", "follows_donor", "follows_donor_control", "marker_only_share", "between_clip_variance", "effective_rank", "raw_cosine")
-    return scores | {"window_iou": _window_iou(asked, told), "evidence": _evidence(thinker, asked, told), "causal": {k: causal[k] for k in kept}}
+    return scores | {"window_iou": _window_iou(asked, told), "evidence": _evidence(thinker, asked, told), "explained": _explained(thinker, asked, told),
+                     "causal": {k: causal[k] for k in kept}}
 
 
 def _told(thinker: Thinker, mode: Mode, asked: Set) -> list[Answer]:
@@ -109,6 +113,23 @@ def _evidence(thinker: Thinker, asked: Set, told: list[Answer]) -> dict[str, flo
                 found.append(span is not None and window.contains((span[0] + span[1]) / 2))
     present = {"visual": thinker.spec.visual, "audio": thinker.spec.audio}
     return {m: round(float(np.mean(found)), 4) if found and present[m] else None for m, found in hits.items()}
+
+
+def _explained(thinker: Thinker, asked: Set, told: list[Answer]) -> dict[str, float | None]:
+    """Share of the variance of the anchors of an answer's own windows that its latents explain; below 0 they are further from them than a slot's
+    mean is. High under anchors says little: all latents but a block's first may then be guessed from those before them (docs/LOG.md, item 58)."""
+    spec, k = thinker.spec, thinker.spec.n_latents
+    own, true = [], []
+    for (case, _), answer in zip(asked, told, strict=True):
+        for n, window in enumerate(answer.windows[: len(answer.latents) // k]):
+            own.append([step.vector for step in answer.latents[n * k : (n + 1) * k]])
+            true.append(pool_anchors(case.features, window, spec)[0].float().numpy())
+    if not own:
+        return {"visual": None, "audio": None}
+    anchors = np.stack(true)
+    missed, spread = (((anchors - other) ** 2).sum((0, 2)) for other in (np.array(own), anchors.mean(0)))
+    parts = {"visual": slice(spec.n_visual), "audio": slice(spec.n_visual, k)}
+    return {m: round(float(1 - missed[part].sum() / spread[part].sum()), 4) if missed[part].size else None for m, part in parts.items()}
 
 
 def _attention(thinker: Thinker, arm: StudyArm, asked: Set) -> dict[str, list[float]]:

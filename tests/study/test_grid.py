@@ -19,7 +19,7 @@ from latentomni.study.report import read_study, summarise
 from latentomni.study.scores import ScoreSpec
 from latentomni.training.turns import Segment
 
-SPEC = StudySpec(arms=("latentomni", "direct"), seeds=(1,), begin_from="nano", anchors=1, feedback=1, clips=2, pool=12,
+SPEC = StudySpec(arms=("latentomni", "direct"), seeds=(1,), begin_from="nano", steps=2, clips=2, pool=12,
                  scores=ScoreSpec(answered=4, changed=2, watched=1))  # fmt: skip
 
 
@@ -72,7 +72,8 @@ def test_killed_and_resumed_is_uninterrupted_and_nothing_is_run_twice(tmp_path):
     summary = summarise(read_study(out / "logs"))
     assert list(summary["recipes"]) == ["latentomni", "direct"] and summary["questions"] == {"easy": 4, "hard": 4}
     runs = told(out / "logs")
-    assert set(runs["latentomni-1.json"]["sets"]["hard"]) - set(runs["direct-1.json"]["sets"]["hard"]) == {"window_iou", "evidence", "causal"}
+    assert set(runs["latentomni-1.json"]["sets"]["hard"]) - set(runs["direct-1.json"]["sets"]["hard"]) == {"window_iou", "evidence", "explained", "causal"}
+    assert 0.5 < runs["latentomni-1.json"]["sets"]["easy"]["explained"]["visual"] < 1  # nano's latents hold the picture
     assert runs["direct-1.json"]["sets"]["easy"]["attention"]["direct"][0] > 0
 
 

@@ -21,8 +21,8 @@ START = {"latent": {"easy": 0.7, "hard": 0.5}, "direct": {"easy": 0.4, "hard": 0
 def run(arm, seed, share, kind="latent"):
     """A log whose first `share` of the questions are right, and on the hard set half as many."""
     def scores(right):
-        told = {"clips": [f"clip {k // 2}" for k in range(N)], "families": ["colour"] * N, "differences": [k / N for k in range(N)],
-                "right": "1" * right + "0" * (N - right),
+        told = {"clips": [f"clip {k // 2}" for k in range(N)], "families": ["colour"] * (N // 2) + ["sound"] * (N // 2),
+                "differences": [k / N for k in range(N)], "right": "1" * right + "0" * (N - right),
                 "accuracy": right / N, "decoder_steps": 10.0 + right, "seconds_per_answer": 0.1,
                 "attention": {"direct": [0.0, 0.2], "via_latents": [0.4, 0.2], "even": [0.5]}}  # fmt: skip
         causal = {"arms": {"other_clip": {"drop": 0.5}}, "follows_donor": 0.6, "follows_donor_control": None, "marker_only_share": 0.2,
@@ -63,6 +63,7 @@ def test_means_intervals_and_comparisons_are_those_planted(logs):
     assert ours["easy"]["against_reference"] is None and "causal" not in direct["easy"]
     assert ours["easy"]["causal"]["other_clip_drop"] == 0.5 and ours["easy"]["causal"]["follows_donor_control"] is None
     assert ours["easy"]["attention"] == {"direct": 0.1, "via_latents": 0.3, "even": 0.5}
+    assert ours["easy"]["by_family"] == {"colour": 1.0, "sound": 0.6} and ours["hard"]["by_family"] == {"colour": 0.8, "sound": 0.0}
     assert ours["curve"] == {"steps": [1, 2, 3], "ce_answer": [1.0, 0.5, 0.1]}
     assert [part["accuracy"] for part in ours["hard"]["by_difference"]] == [1.0, 1.0, 0.0, 0.0, 0.0]
 
