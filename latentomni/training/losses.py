@@ -45,8 +45,8 @@ class LossSpec:
         require(self.alignment_reduction in ("sum", "mean"), f"alignment_reduction must be sum or mean, got {self.alignment_reduction!r}")
 
     def weight(self, name: str) -> float:
-        """The weight of a term by its name."""
-        return self.groups.get(name[3:], 1.0) if name.startswith("ce_") else float(getattr(self, name))
+        """The weight of a term by its name; 0 of what is only watched."""
+        return self.groups.get(name[3:], 1.0) if name.startswith("ce_") else float(getattr(self, name, 0.0))
 
 
 PRESETS = {
@@ -143,7 +143,7 @@ class Objective(torch.nn.Module):
     def counts(self, batch: Batch) -> dict[str, int]:
         """How many each term of this batch is summed over, known before any of them is computed."""
         counts = {f"ce_{name}": batch.groups.count(name) for name in set(batch.groups)}
-        counts["alignment"] = int(batch.exists.sum())
+        counts["alignment"], counts["alignment_first"] = int(batch.exists.sum()), int(self._first(batch).sum())
         if self.log_sharpness is not None:
             counts["sync"] = len(_moments(batch)[2])
         return counts | ({"clock": batch.media.shape[1], "search": batch.asked.shape[1]} if self.probes else {})
@@ -156,10 +156,17 @@ class Objective(torch.nn.Module):
         number = torch.tensor([names.index(g) for g in batch.groups], device=nll.device)
         terms = {f"ce_{name}": nll[number == k].sum() for k, name in enumerate(names)}
         predicted = self.thinker.latent(hidden[batch.latents[0], batch.latents[1]]).float()
-        terms["alignment"] = self._alignment(predicted[batch.exists], batch.anchors[batch.exists])
+        for name, chosen in (("alignment", batch.exists), ("alignment_first", self._first(batch))):
+            terms[name] = self._alignment(predicted[chosen], batch.anchors[chosen])
+        terms["alignment_first"] = terms["alignment_first"].detach()
         if self.log_sharpness is not None:
             terms["sync"] = synchrony(predicted, batch, self.log_sharpness)
         return terms | (self.probes.terms(states, batch) if self.probes else {})
+
+    def _first(self, batch: Batch) -> torch.Tensor:
+        """(n,) the first latents of blocks. Under anchors the others can be guessed from those before them, which decoding does not have: a
+        low alignment beside a high one of the first latents is no sight yet (docs/LOG.md, item 58)."""
+        return batch.exists & (torch.arange(len(batch.exists), device=batch.device) % self.thinker.spec.n_latents == 0)
 
     def _alignment(self, predicted: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
         if self.spec.alignment_kind == "cosine":

@@ -105,7 +105,8 @@ def test_every_term_is_reached_and_pulls_on_the_language_model_alone(tiny64, fea
     try:
         losses = means(objective, make_batch(tiny64, mixed(tiny64, features)))
         groups = {"answer", "caption", "comparison", "narration", "text", "window"}
-        assert set(losses) == {f"ce_{name}" for name in groups} | {"alignment", "sync", "clock", "search"}
+        assert set(losses) == {f"ce_{name}" for name in groups} | {"alignment", "alignment_first", "sync", "clock", "search"}
+        assert not losses.pop("alignment_first").requires_grad and objective.weight("alignment_first") == 0
         weight = tiny64.text_model.layers[0].self_attn.q_proj.weight
         for name, loss in losses.items():
             assert torch.autograd.grad(loss, weight, retain_graph=True)[0].abs().max() > 0, name
@@ -132,6 +133,17 @@ def test_alignment_counts_what_the_clip_has_by_name_of_its_reduction(tiny64, fea
         for each in (batch, changed):
             terms = objective.terms(hidden, each, [])
             torch.testing.assert_close(terms["alignment"] / objective.counts(each)["alignment"], value)
+
+
+def test_first_latents_are_watched_apart_from_those_that_could_copy_them(tiny64, features):
+    objective = Objective(tiny64, LossSpec(alignment_reduction="mean"))
+    batch = make_batch(tiny64, [build_example(tiny64, f, [ONE, TWO], isolated=True) for f in (features[0], features[2])])
+    hidden = tiny64.forward(batch.embeds(tiny64, batch.anchors), batch.positions, batch.mask)
+    predicted = tiny64.latent(hidden[batch.latents[0], batch.latents[1]]).float()
+    first = [0, 9, 18]  # of the blocks of nine of the clip with a picture; the other has no visual latents to speak of
+    assert objective.counts(batch)["alignment_first"] == 3
+    value = (predicted[first] - batch.anchors[first]).square().mean()
+    torch.testing.assert_close(objective.terms(hidden, batch, [])["alignment_first"] / 3, value)
 
 
 def test_synchrony_is_infonce_between_the_moments_of_one_sample(tiny64, features):
