@@ -20,6 +20,7 @@ __all__ = ["REFERENCE", "START_FILE", "Study", "holm", "read_study", "summarise"
 REFERENCE = "latentomni"
 START_FILE = "start.json"  # beside the runs
 _SETS = ("easy", "hard")
+_MODALITIES = ("visual", "audio")
 _RESAMPLES = 4000
 
 
@@ -109,7 +110,7 @@ def read_study(folder: Path) -> Study:
 def _read_start(path: Path, study: str) -> dict[str, Any]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        start = {key: told[key] for key in ("accuracy", "curve")}
+        start = {key: told[key] for key in ("accuracy", "explained", "curve")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is no start of a study ({type(error).__name__}: {error}); remove it and run `study` again.") from None
     if told["study"] != study:
@@ -156,7 +157,7 @@ def summarise(study: Study) -> dict[str, Any]:
         recipes[arm]["curve"] = _curve(study, arm)
         recipes[arm]["hard"]["by_difference"] = _by_difference(study, arm)
     return {"reference": REFERENCE, "seeds": study.seeds, "questions": {n: study.right(REFERENCE, n).shape[1] for n in _SETS}, "recipes": recipes,
-            "start": study.start["accuracy"], "budget": _budget(study)}  # fmt: skip
+            "start": {key: study.start[key] for key in ("accuracy", "explained")}, "budget": _budget(study)}  # fmt: skip
 
 
 def _budget(study: Study) -> dict[str, Any]:
@@ -205,7 +206,7 @@ def _of_latents(scores: list[dict[str, Any]]) -> dict[str, Any]:
     causal = [s["causal"] for s in scores]
     return {
         "window_iou": _mean(s["window_iou"] for s in scores),
-        "evidence": {m: _mean(s["evidence"][m] for s in scores) for m in ("visual", "audio")},
+        **{key: {m: _mean(s[key][m] for s in scores) for m in _MODALITIES} for key in ("evidence", "explained")},
         "causal": {
             "other_clip_drop": _mean(c["arms"]["other_clip"]["drop"] for c in causal),
             **{key: _mean(c[key] for c in causal) for key in ("follows_donor", "follows_donor_control", "marker_only_share",
@@ -224,11 +225,13 @@ def tables(summary: dict[str, Any]) -> str:
                         (_accuracy_row(arm, r[name]) for arm, r in recipes.items()))  # fmt: skip
         families = recipes[summary["reference"]][name]["by_family"]
         lines += _table(f"arm | {' | '.join(families)}", (_family_row(arm, r[name]["by_family"]) for arm, r in recipes.items()))
-        lines += _table("arm | window IoU | visual hit | audio hit | other clip's latents: drop | follows donor (mean latents) | markers alone | "
-                        "variance between clips | rank", (_latents_row(arm, r[name]) for arm, r in recipes.items() if "causal" in r[name]))  # fmt: skip
+        lines += _table("arm | window IoU | visual hit | audio hit | visual explained | audio explained | other clip's latents: drop | "
+                        "follows donor (mean latents) | markers alone | variance between clips | rank", (_latents_row(arm, r[name]) for arm, r in recipes.items() if "causal" in r[name]))  # fmt: skip
         lines += _table("arm | attention on the clip | on latents | on the clip, were it even", (_attention_row(arm, r[name]) for arm, r in recipes.items()))
     lines += ["### The start", "", "What all began from, asked in each mode.", ""]
-    lines += _table(f"mode | {' | '.join(_SETS)}", (f"| {mode} | {' | '.join(_figure(told[n]) for n in _SETS)} |" for mode, told in summary["start"].items()))
+    start = summary["start"]
+    told = {**start["accuracy"], **{f"{m} anchors explained": {n: start["explained"][n][m] for n in _SETS} for m in _MODALITIES}}
+    lines += _table(f"mode | {' | '.join(_SETS)}", (f"| {what} | {' | '.join(_figure(by_set[n]) for n in _SETS)} |" for what, by_set in told.items()))
     return "\n".join([*lines, *_budget_lines(summary["budget"])]).rstrip()
 
 
@@ -260,8 +263,8 @@ def _family_row(arm: str, told: dict[str, float]) -> str:
 
 
 def _latents_row(arm: str, scores: dict[str, Any]) -> str:
-    causal, evidence = scores["causal"], scores["evidence"]
-    cells = (_figure(scores["window_iou"]), _figure(evidence["visual"]), _figure(evidence["audio"]), _figure(causal["other_clip_drop"]),
+    causal, pointed = scores["causal"], [scores[key][m] for key in ("evidence", "explained") for m in _MODALITIES]
+    cells = (_figure(scores["window_iou"]), *map(_figure, pointed), _figure(causal["other_clip_drop"]),
              f"{_figure(causal['follows_donor'])} ({_figure(causal['follows_donor_control'])})", _figure(causal["marker_only_share"]),
              _figure(causal["between_clip_variance"]), _figure(causal["effective_rank"], ".1f"))  # fmt: skip
     return f"| {arm} | {' | '.join(cells)} |"

@@ -15,6 +15,7 @@ from visualizers.charts import draw_chart, plot_chart
 from visualizers.study import compute_charts
 
 N = 100
+EXPLAINED = {"easy": {"visual": 0.8, "audio": 0.3}, "hard": {"visual": 0.7, "audio": None}}
 START = {"latent": {"easy": 0.7, "hard": 0.5}, "direct": {"easy": 0.4, "hard": 0.5}}
 
 
@@ -27,7 +28,8 @@ def run(arm, seed, share, kind="latent"):
                 "attention": {"direct": [0.0, 0.2], "via_latents": [0.4, 0.2], "even": [0.5]}}  # fmt: skip
         causal = {"arms": {"other_clip": {"drop": 0.5}}, "follows_donor": 0.6, "follows_donor_control": None, "marker_only_share": 0.2,
                   "between_clip_variance": 0.7, "effective_rank": 3.0, "raw_cosine": 0.1}  # fmt: skip
-        return told | ({"window_iou": 0.9, "evidence": {"visual": 1.0, "audio": None}, "causal": causal} if kind == "latent" else {})
+        return told | ({"window_iou": 0.9, "evidence": {"visual": 1.0, "audio": None}, "explained": {"visual": 0.9, "audio": None},
+                        "causal": causal} if kind == "latent" else {})
 
     right = round(share * N)
     curve = [{"stage": "anchors", "step": k, "ce_answer": 1.0 / k} for k in (1, 2)] + [{"stage": "feedback", "step": 1, "ce_answer": 0.1}]
@@ -44,7 +46,7 @@ def logs(tmp_path):
             (folder / f"{made['arm']}-{seed}.json").write_text(json.dumps(made))
     seconds = (10.0, 50.0, 100.0, 300.0, 900.0)  # towers, then the language model, whose clock begins anew
     curve = [{"stage": "narrate", "step": 1, "seconds": s} for s in (*seconds[:2], 40.0, *seconds[2:])]
-    (folder / "start.json").write_text(json.dumps({"study": "a", "accuracy": START, "curve": [*curve, {"stage": "widen", "validation": {}}]}))
+    (folder / "start.json").write_text(json.dumps({"study": "a", "accuracy": START, "explained": EXPLAINED, "curve": [*curve, {"stage": "widen", "validation": {}}]}))
     return folder
 
 
@@ -72,7 +74,8 @@ def test_the_budget_adds_up_what_the_logs_say(logs):
     summary = summarise(read_study(logs))
     assert summary["budget"] == {"runs": 9, "devices": ["cpu, 1 thread"], "start_s": 950.0, "train_s": 540.0, "score_s": 270.0}
     assert "9 minutes of training and 4 of scoring in all, 1.5 a run; 16 minutes of training for the start." in tables(summary)
-    assert summary["start"] == START and "| direct | 0.400 | 0.500 |" in tables(summary)
+    assert summary["start"] == {"accuracy": START, "explained": EXPLAINED} and "| direct | 0.400 | 0.500 |" in tables(summary)
+    assert "| visual anchors explained | 0.800 | 0.700 |\n| audio anchors explained | 0.300 | - |" in tables(summary)
 
 
 def test_seeds_that_disagree_widen_the_interval(logs):
@@ -138,7 +141,7 @@ def test_charts_hold_the_figures_and_are_drawn_in_their_places(logs):
         (lambda f: [p.unlink() for p in f.glob("latentomni-*")], "holds no run of the arm latentomni"),
         (lambda f: (f / "start.json").write_text("[]"), r"start\.json is no start of a study .TypeError"),
         (lambda f: (f / "start.json").unlink(), r"start\.json is no start of a study .FileNotFoundError"),
-        (lambda f: (f / "start.json").write_text('{"study": "b", "accuracy": {}, "curve": []}'), r"start\.json is of another study"),
+        (lambda f: (f / "start.json").write_text('{"study": "b", "accuracy": {}, "explained": {}, "curve": []}'), r"start\.json is of another study"),
     ],
 )
 def test_logs_that_are_missing_or_damaged_are_named(logs, damage, said):
