@@ -226,7 +226,8 @@ def tables(summary: dict[str, Any]) -> str:
         families = recipes[summary["reference"]][name]["by_family"]
         lines += _table(f"arm | {' | '.join(families)}", (_family_row(arm, r[name]["by_family"]) for arm, r in recipes.items()))
         lines += _table("arm | window IoU | visual hit | audio hit | visual explained | audio explained | other clip's latents: drop | "
-                        "follows donor (mean latents) | markers alone | variance between clips | rank", (_latents_row(arm, r[name]) for arm, r in recipes.items() if "causal" in r[name]))  # fmt: skip
+                        "follows donor (mean latents) | markers alone | variance between clips | rank",
+                        (_latents_row(arm, r[name]) for arm, r in recipes.items() if "causal" in r[name]))  # fmt: skip
         lines += _table("arm | attention on the clip | on latents | on the clip, were it even", (_attention_row(arm, r[name]) for arm, r in recipes.items()))
     lines += ["### The start", "", "What all began from, asked in each mode.", ""]
     start = summary["start"]

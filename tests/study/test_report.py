@@ -46,7 +46,8 @@ def logs(tmp_path):
             (folder / f"{made['arm']}-{seed}.json").write_text(json.dumps(made))
     seconds = (10.0, 50.0, 100.0, 300.0, 900.0)  # towers, then the language model, whose clock begins anew
     curve = [{"stage": "narrate", "step": 1, "seconds": s} for s in (*seconds[:2], 40.0, *seconds[2:])]
-    (folder / "start.json").write_text(json.dumps({"study": "a", "accuracy": START, "explained": EXPLAINED, "curve": [*curve, {"stage": "widen", "validation": {}}]}))
+    told = {"study": "a", "accuracy": START, "explained": EXPLAINED, "curve": [*curve, {"stage": "widen", "validation": {}}]}
+    (folder / "start.json").write_text(json.dumps(told))
     return folder
 
 
