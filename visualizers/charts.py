@@ -27,7 +27,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """labels: names of y = 0, 1, ..., from above; without them y is a number."""
+    """labels: names of y = 0, 1, ..., from above; without them y is a number. The first of the series lies on top."""
 
     title: str
     x_title: str
@@ -56,7 +56,7 @@ def plot_chart(chart: Chart) -> "Figure":
                       "arrayminus": [x - low for low, x in zip(s.low, s.x, strict=True)]} if s.low else None  # fmt: skip
             figure.add_scatter(
                 x=list(s.x), y=[panel.labels[int(y)] for y in s.y] if panel.labels else list(s.y), error_x=spread, name=s.name,
-                mode="lines+markers" if s.is_line else "markers", marker_color=_colour(number), legendgroup=s.name, showlegend=column == 1,
+                mode="lines+markers" if s.is_line else "markers", marker_color=_colour(number), legendgroup=s.name, showlegend=column == 1, zorder=-number,
                 row=1, col=column,
             )  # fmt: skip
         figure.update_xaxes(title_text=panel.x_title, row=1, col=column)
@@ -101,7 +101,7 @@ def _panel(panel: Panel, left: float, width: float, height: float, *, tells_y: b
         _, y = place(x_low, y_value)
         parts.append(f'<line class="grid" x1="{_n(left)}" x2="{_n(left + width)}" y1="{_n(y)}" y2="{_n(y)}"/>')
         parts += [_text(left - 8, y + 4, label, anchor="end")] if tells_y or not panel.labels else []
-    for number, s in enumerate(panel.series):
+    for number, s in reversed(list(enumerate(panel.series))):
         parts += _marks(s, _colour(number), place)
     return [*parts, f'<line class="axis" x1="{_n(left)}" x2="{_n(left + width)}" y1="{_n(foot)}" y2="{_n(foot)}"/>']
 
