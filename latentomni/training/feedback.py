@@ -100,8 +100,8 @@ def rollout(feedback: Feedback, *, grad: bool = False) -> torch.Tensor:
 @dataclass(frozen=True)
 class Phase:
     """What fills the slots. kind: "anchors" (phase A, one pass), "jacobi" (phase B, `passes` parallel passes) or "rollout" (phase C,
-    exact). share: of the blocks that are fed their own latents, the others stay at their anchors. noise: standard deviation
-    added to anchors."""
+    exact). share: of the blocks that are fed their own latents; the others, and those that are given, stay at their anchors. noise: standard
+    deviation added to anchors."""
 
     kind: str = "anchors"
     passes: int = 2
@@ -124,10 +124,9 @@ class Phase:
         with nullcontext() if is_shared else _as_decoding(thinker):
             feedback = open_prefix(thinker, batch, grad=is_shared)
             own = rollout(feedback) if self.kind == "rollout" else jacobi(feedback, self.passes)
-        if self.share < 1:
-            k = thinker.spec.n_latents
-            fed = (torch.rand(len(vectors) // k, generator=random) < self.share).repeat_interleave(k).to(batch.device)
-            own = torch.where(fed[:, None], own, vectors.to(own.dtype))
+        learned = batch.exists.view(-1, thinker.spec.n_latents).any(1)  # what is given is read as it is
+        fed = learned & (torch.rand(len(learned), generator=random) < self.share).to(learned.device)
+        own = torch.where(fed.repeat_interleave(thinker.spec.n_latents)[:, None], own, vectors.to(own.dtype))
         return own, feedback if is_shared else None
 
 

@@ -155,6 +155,14 @@ def test_a_share_of_the_blocks_stays_at_its_anchors_and_noise_is_drawn_from_the_
     assert 0.08 < (noisy[0] - batch.anchors).std() < 0.12
 
 
+def test_blocks_that_are_given_stay_at_their_anchors(tiny64, features):
+    rows = [build_example(tiny64, features[0], [replace(TWO, given=given)], shown=not given) for given in (False, True)]
+    batch = make_batch(tiny64, rows)
+    own, given = Phase("rollout").fill(tiny64, batch)[0].float().chunk(2)
+    learned, anchors = batch.anchors.chunk(2)
+    assert torch.equal(given, anchors) and not torch.isclose(own, learned).all(1).any()
+
+
 def test_unknown_phases_are_refused():
     with pytest.raises(RequestError, match="anchors, jacobi or rollout, got 'magic'"):
         Phase("magic")
