@@ -37,22 +37,24 @@ from latentomni.training.run_folder import check_run, write_recipe
 __all__ = ["StudySpec", "run_study"]
 
 _ANCHORS, _FEEDBACK = Phase(noise=0.1), Phase("rollout", share=0.85, noise=0.1)
-_WEIGHING, _JOINING, _FEEDING = 500, (200, 100), 500  # steps: comparing alone, then with all else, each twice; then with feedback
+_WEIGHING, _JOINING = (500, 500, 400), (200, 100)  # steps: comparing alone, then with all else on anchors
+_FEEDING, _SETTLING = 500, 400  # with feedback, after the second and after the third time
 
 
 def _start() -> NanoRecipe:
-    """nano's first stages, every way to answer as often as the others; with what a moment is like, then what is harder of two; then feedback.
+    """nano's first stages, every way to answer as often as the others; with what a moment is like, then comparing two, three times; then feedback.
 
-    A model that is asked comparisons alone does not learn them, and latents that were never fed back hold nothing of the picture (docs/LOG.md, items 56
-    and 58)."""
+    Measures are learned one after the other: shade and loudness in the first 1,000 steps of comparing, pitch and onset in 400 more. A model that is asked
+    comparisons alone does not learn them, and latents that were never fed back hold nothing of the picture (docs/LOG.md, items 56, 58 and 60)."""
     alike = {"latent": 1, "text_cot": 1, "direct": 1, "gauge": 3, "talk": 0.0}
     seeing = [replace(s, draw=s.draw | alike) for s in NanoRecipe().stages if s.name in ("narrate", "localise", "widen")]
     last = seeing[-1]
-    weigh = replace(last, name="weigh", steps=_WEIGHING, draw=dict.fromkeys(last.draw, 0) | {"weigh": 96}, forgets=True)
+    weigh = replace(last, name="weigh", steps=_WEIGHING[0], draw=dict.fromkeys(last.draw, 0) | {"weigh": 96}, forgets=True)
     join = replace(last, name="join", steps=_JOINING[0], draw=last.draw | {"gauge": 0, "hard": 3, "weigh": 24}, forgets=True)
-    again = (replace(weigh, name="weigh again"), replace(join, name="join again", steps=_JOINING[1]))
+    again = (replace(weigh, name="weigh again", steps=_WEIGHING[1]), replace(join, name="join again", steps=_JOINING[1]))
     feedback = replace(last, name="feedback", steps=_FEEDING, phase=_FEEDBACK, draw=last.draw | {"latent": 2, "text_cot": 2, "direct": 2, "hard": 3})
-    return NanoRecipe(rows=4, stages=(*seeing, weigh, join, *again, feedback))
+    more = (replace(weigh, name="weigh more", steps=_WEIGHING[2]), replace(feedback, name="settle", steps=_SETTLING, forgets=True))
+    return NanoRecipe(rows=4, stages=(*seeing, weigh, join, *again, feedback, *more))
 
 
 @dataclass(frozen=True)
@@ -142,17 +144,14 @@ def _material(start: str, spec: StudySpec, progress: Callable) -> tuple[ClipPool
     thinker = checkpoints.load(start, dtype=torch.float32)
     pool = ClipPool(thinker, spec.pool, 0, "train", progress)
     pool.encode(thinker, progress)
-    return pool, question_sets(thinker, spec.scores.answered, progress)
+    return pool, question_sets(thinker, spec.scores, progress)
 
 
 def _run(out: Path, start: str, pool: ClipPool, sets: dict[str, Set], arm: StudyArm, seed: int, spec: StudySpec) -> dict[str, Any]:
     thinker = checkpoints.load(start, dtype=torch.float32)
     thinker = replace(thinker, spec=replace(thinker.spec, **arm.latent), name=arm.name)
-    thinker.model.requires_grad_(False)
-    for module in (thinker.text_model, thinker.model.lm_head, thinker.head):
-        module.requires_grad_(True)
     torch.manual_seed(seed)  # the time probes begin at random
-    objective = Objective(thinker, replace(spec.start.losses, **arm.losses))
+    objective = Objective.of_language(thinker, replace(spec.start.losses, **arm.losses))
 
     def draw(_stage: int, step: int) -> list[Batch]:
         return _draw(thinker, pool, arm, np.random.default_rng([seed, step]), spec)

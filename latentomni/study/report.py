@@ -17,7 +17,7 @@ from latentomni.study.arms import ARMS
 
 __all__ = ["REFERENCE", "START_FILE", "Study", "holm", "read_study", "summarise", "tables"]
 
-REFERENCE = "latentomni"
+REFERENCE, _IN_WORDS = "latentomni", "explicit-text-cot"
 START_FILE = "start.json"  # beside the runs
 _SETS = ("easy", "hard")
 _MODALITIES = ("visual", "audio")
@@ -54,32 +54,54 @@ class Study:
         s = len(self.seeds)
         return np.random.default_rng(0).multinomial(s, [1 / s] * s, _RESAMPLES)
 
-    @cached_property
-    def _questions(self) -> dict[str, np.ndarray]:
-        """(R, N) of each set, how often a resample holds each: clips are drawn, with all their questions, as those of one clip are alike."""
-        drawn = {}
-        for number, name in enumerate(_SETS):
-            clips = self.of(REFERENCE, name)[0]["clips"]
-            names = sorted(set(clips))
-            counts = np.random.default_rng([0, number]).multinomial(len(names), [1 / len(names)] * len(names), _RESAMPLES)
-            drawn[name] = counts[:, [names.index(clip) for clip in clips]]
-        return drawn
+    def _asked(self, name: str, family: str | None) -> np.ndarray:
+        """(N,) whether a question of the set is of the family; all are where none is given."""
+        return np.array([family in (None, f) for f in self.of(REFERENCE, name)[0]["families"]])
 
-    def resampled(self, arm: str, name: str) -> np.ndarray:
+    @cached_property
+    def _drawn(self) -> dict[tuple[str, str | None], np.ndarray]:
+        return {}
+
+    def _questions(self, name: str, family: str | None) -> np.ndarray:
+        """(R, N): how often a resample holds each question: clips are drawn, with all their questions, as those of one clip are alike."""
+        if (name, family) not in self._drawn:
+            asked, clips = self._asked(name, family), np.array(self.of(REFERENCE, name)[0]["clips"])
+            names, place = np.unique(clips[asked], return_inverse=True)
+            counts = np.random.default_rng([0, _SETS.index(name)]).multinomial(len(names), [1 / len(names)] * len(names), _RESAMPLES)
+            drawn = np.zeros((_RESAMPLES, len(clips)), int)
+            drawn[:, asked] = counts[:, place]
+            self._drawn[name, family] = drawn
+        return self._drawn[name, family]
+
+    def resampled(self, arm: str, name: str, family: str | None = None) -> np.ndarray:
         """(R,) accuracy with seeds and clips drawn again, paired across arms. Whole numbers are added, so that ties are ties on every machine."""
-        questions = self._questions[name]
+        questions = self._questions(name, family)
         right = (self._seeds * (questions @ self.right(arm, name).T)).sum(1)
         return right / (len(self.seeds) * questions.sum(1))
 
-    def compare(self, arm: str, name: str) -> dict[str, Any]:
-        """An arm against the reference on the same questions and seeds: the difference, its 95 % interval and two-sided p."""
-        differences = self.resampled(arm, name) - self.resampled(REFERENCE, name)
+    def compare(self, arm: str, name: str, family: str | None = None) -> dict[str, Any]:
+        """An arm against the reference on the same questions and seeds, of one family or all: the difference, its 95 % interval and two-sided p."""
+        differences = self._less_reference(arm, name, family)
         fewer = min((differences <= 0).sum(), (differences >= 0).sum())
         return {
-            "difference": _rounded(self.right(arm, name).mean() - self.right(REFERENCE, name).mean()),
+            "difference": self._difference(arm, name, family),
             "interval": _interval(differences),
             "p": _rounded(min(1.0, 2 * (fewer + 1) / (len(differences) + 1))),
         }
+
+    def compare_sets(self, arm: str) -> dict[str, Any]:
+        """How much more an arm loses to the reference on hard questions than on easy ones, with its 95 % interval: the paper's claim is that
+        words do."""
+        easy, hard = (self._less_reference(arm, name) for name in _SETS)
+        return {"difference": _rounded(self._difference(arm, "easy") - self._difference(arm, "hard")), "interval": _interval(easy - hard)}
+
+    def _less_reference(self, arm: str, name: str, family: str | None = None) -> np.ndarray:
+        """(R,)"""
+        return self.resampled(arm, name, family) - self.resampled(REFERENCE, name, family)
+
+    def _difference(self, arm: str, name: str, family: str | None = None) -> float:
+        asked = self._asked(name, family)
+        return _rounded(self.right(arm, name)[:, asked].mean() - self.right(REFERENCE, name)[:, asked].mean())
 
 
 def read_study(folder: Path) -> Study:
@@ -147,7 +169,7 @@ def summarise(study: Study) -> dict[str, Any]:
             recipes[arm][name] = {
                 **_accuracy([study.right(arm, name)], [study.resampled(arm, name)]),
                 "against_reference": compared.get(arm),
-                **{key: _mean(s[key] for s in scores) for key in ("decoder_steps", "seconds_per_answer")},
+                **{key: _mean(s[key] for s in scores) for key in ("decoder_steps", "seconds_per_answer", "unparsed")},
                 "by_family": _by_family(study, arm, name),
                 "attention": {key: _rounded(np.mean([s["attention"][key] for s in scores])) for key in ("direct", "via_latents", "even")},
                 **_of_latents(scores),
@@ -157,6 +179,7 @@ def summarise(study: Study) -> dict[str, Any]:
         recipes[arm]["curve"] = _curve(study, arm)
         recipes[arm]["hard"]["by_difference"] = _by_difference(study, arm)
     return {"reference": REFERENCE, "seeds": study.seeds, "questions": {n: study.right(REFERENCE, n).shape[1] for n in _SETS}, "recipes": recipes,
+            "words_less_latents": _compare_words(study) if _IN_WORDS in study.arms else None,
             "start": {key: study.start[key] for key in ("accuracy", "explained")}, "budget": _budget(study)}  # fmt: skip
 
 
@@ -177,14 +200,10 @@ def _accuracy(right: list[np.ndarray], resampled: list[np.ndarray]) -> dict[str,
 
 
 def _curve(study: Study, arm: str) -> dict[str, list[float]]:
-    """Cross-entropy of the answers over the steps of all stages, mean over seeds."""
+    """Cross-entropy of the answers over the steps, mean over seeds."""
     lines = [[line for line in run["curve"] if "ce_answer" in line] for run in study.runs[arm].values()]
-    done, steps = 0, []
-    for line, after in zip(lines[0], [*lines[0][1:], None], strict=True):
-        steps.append(done + line["step"])
-        done += line["step"] if after and after["stage"] != line["stage"] else 0
     told = zip(*([line["ce_answer"] for line in run] for run in lines), strict=True)
-    return {"steps": steps, "ce_answer": [_rounded(np.mean(values)) for values in told]}
+    return {"steps": [line["step"] for line in lines[0]], "ce_answer": [_rounded(np.mean(values)) for values in told]}
 
 
 def _by_difference(study: Study, arm: str) -> list[dict[str, float]]:
@@ -200,6 +219,17 @@ def _by_family(study: Study, arm: str, name: str) -> dict[str, float]:
     return {family: _rounded(right[[f == family for f in families]].mean()) for family in dict.fromkeys(families)}
 
 
+def _compare_words(study: Study) -> dict[str, Any]:
+    """Words against the reference: by set and family, p corrected over the families of a set; and whether the sets differ in it."""
+    told: dict[str, Any] = {"lost_more_on_hard": study.compare_sets(_IN_WORDS)}
+    for name in _SETS:
+        families = dict.fromkeys(study.of(REFERENCE, name)[0]["families"])
+        told[name] = {family: study.compare(_IN_WORDS, name, family) for family in families}
+        for compared, p in zip(told[name].values(), holm(c["p"] for c in told[name].values()), strict=True):
+            compared["p_holm"] = p
+    return told
+
+
 def _of_latents(scores: list[dict[str, Any]]) -> dict[str, Any]:
     if "causal" not in scores[0]:
         return {}
@@ -208,6 +238,8 @@ def _of_latents(scores: list[dict[str, Any]]) -> dict[str, Any]:
         "window_iou": _mean(s["window_iou"] for s in scores),
         **{key: {m: _mean(s[key][m] for s in scores) for m in _MODALITIES} for key in ("evidence", "explained")},
         "causal": {
+            "n": causal[0]["arms"]["intact"]["n"],
+            "intact": _mean(c["arms"]["intact"]["accuracy"] for c in causal),
             "other_clip_drop": _mean(c["arms"]["other_clip"]["drop"] for c in causal),
             **{key: _mean(c[key] for c in causal) for key in ("follows_donor", "follows_donor_control", "marker_only_share",
                                                               "between_clip_variance", "effective_rank")},
@@ -221,19 +253,29 @@ def tables(summary: dict[str, Any]) -> str:
     lines = []
     for name in _SETS:
         lines += [f"### {name.capitalize()} to say", "", f"{summary['questions'][name]} questions, seeds {seeds}.", ""]
-        lines += _table("arm | right | 95 % | per seed | difference | 95 % | p (Holm) | steps | s an answer",
+        lines += _table("arm | right | 95 % | per seed | difference | 95 % | p (Holm) | no answer | steps | s an answer",
                         (_accuracy_row(arm, r[name]) for arm, r in recipes.items()))  # fmt: skip
         families = recipes[summary["reference"]][name]["by_family"]
         lines += _table(f"arm | {' | '.join(families)}", (_family_row(arm, r[name]["by_family"]) for arm, r in recipes.items()))
-        lines += _table("arm | window IoU | visual hit | audio hit | visual explained | audio explained | other clip's latents: drop | "
-                        "follows donor (mean latents) | markers alone | variance between clips | rank",
-                        (_latents_row(arm, r[name]) for arm, r in recipes.items() if "causal" in r[name]))  # fmt: skip
+        lines += _latents_table(recipes, name)
         lines += _table("arm | attention on the clip | on latents | on the clip, were it even", (_attention_row(arm, r[name]) for arm, r in recipes.items()))
+    if summary["words_less_latents"]:
+        lines += _words_lines(summary["words_less_latents"])
     lines += ["### The start", "", "What all began from, asked in each mode.", ""]
     start = summary["start"]
     told = {**start["accuracy"], **{f"{m} anchors explained": {n: start["explained"][n][m] for n in _SETS} for m in _MODALITIES}}
     lines += _table(f"mode | {' | '.join(_SETS)}", (f"| {what} | {' | '.join(_figure(by_set[n]) for n in _SETS)} |" for what, by_set in told.items()))
     return "\n".join([*lines, *_budget_lines(summary["budget"])]).rstrip()
+
+
+def _words_lines(told: dict[str, Any]) -> list[str]:
+    more = told["lost_more_on_hard"]
+    rows = (f"| {name} | {family} | {c['difference']:+.3f} | {_span(c['interval'], '+.3f')} | {_figure(c['p_holm'])} |"
+            for name in _SETS for family, c in told[name].items())  # fmt: skip
+    return ["### Words less latents", "",
+            f"`{_IN_WORDS}` less `{REFERENCE}`, by family; p is Holm-corrected over the families of a set. On hard questions words lose",
+            f"{more['difference']:+.3f} ({_span(more['interval'], '+.3f')}) more to latents than on easy ones.", "",
+            *_table("set | family | difference | 95 % | p (Holm)", rows)]  # fmt: skip
 
 
 def _budget_lines(budget: dict[str, Any]) -> list[str]:
@@ -254,7 +296,7 @@ def _attention_row(arm: str, scores: dict[str, Any]) -> str:
 def _accuracy_row(arm: str, scores: dict[str, Any]) -> str:
     against = scores["against_reference"]
     compared = ("", "", "") if against is None else (f"{against['difference']:+.3f}", _span(against["interval"], "+.3f"), _figure(against["p_holm"]))
-    cells = (_figure(scores["mean"]), _span(scores["interval"]), ", ".join(map(_figure, scores["accuracy"])), *compared,
+    cells = (_figure(scores["mean"]), _span(scores["interval"]), ", ".join(map(_figure, scores["accuracy"])), *compared, _figure(scores["unparsed"]),
              f"{scores['decoder_steps']:.1f}", _figure(scores["seconds_per_answer"]))  # fmt: skip
     return f"| {arm} | {' | '.join(cells)} |"
 
@@ -263,12 +305,24 @@ def _family_row(arm: str, told: dict[str, float]) -> str:
     return f"| {arm} | {' | '.join(map(_figure, told.values()))} |"
 
 
-def _latents_row(arm: str, scores: dict[str, Any]) -> str:
-    causal, pointed = scores["causal"], [scores[key][m] for key in ("evidence", "explained") for m in _MODALITIES]
-    cells = (_figure(scores["window_iou"]), *map(_figure, pointed), _figure(causal["other_clip_drop"]),
-             f"{_figure(causal['follows_donor'])} ({_figure(causal['follows_donor_control'])})", _figure(causal["marker_only_share"]),
-             _figure(causal["between_clip_variance"]), _figure(causal["effective_rank"], ".1f"))  # fmt: skip
-    return f"| {arm} | {' | '.join(cells)} |"
+def _latents_table(recipes: dict[str, Any], name: str) -> list[str]:
+    """What latents point at, explain and do. Of two possible answers, the donor's is whatever is not right, and what markers keep is a coin's."""
+    told = {arm: recipe[name] for arm, recipe in recipes.items() if "causal" in recipe[name]}
+    columns = {
+        "window IoU": lambda s: _figure(s["window_iou"]),
+        **{f"{m} {what}": lambda s, key=key, m=m: _figure(s[key][m]) for key, what in (("evidence", "hit"), ("explained", "explained")) for m in _MODALITIES},
+        "intact": lambda s: _figure(s["causal"]["intact"]),
+        "other clip's latents: drop": lambda s: _figure(s["causal"]["other_clip_drop"]),
+        "follows donor (mean latents)": lambda s: f"{_figure(s['causal']['follows_donor'])} ({_figure(s['causal']['follows_donor_control'])})",
+        "markers alone": lambda s: _figure(s["causal"]["marker_only_share"]),
+        "variance between clips": lambda s: _figure(s["causal"]["between_clip_variance"]),
+        "rank": lambda s: _figure(s["causal"]["effective_rank"], ".1f"),
+    }  # fmt: skip
+    if name == "hard":
+        del columns["follows donor (mean latents)"], columns["markers alone"]
+    rows = (f"| {arm} | {' | '.join(cell(scores) for cell in columns.values())} |" for arm, scores in told.items())
+    n = next(iter(told.values()))["causal"]["n"]
+    return [f"From \"intact\" on: {n} questions a seed.", "", *_table(f"arm | {' | '.join(columns)}", rows)]
 
 
 def _figure(value: float | None, form: str = ".3f") -> str:

@@ -124,6 +124,14 @@ class Objective(torch.nn.Module):
         self.log_sharpness = torch.nn.Parameter(torch.tensor(1 / 0.07).log().to(thinker.device)) if spec.sync else None
         self.probes = TimeProbes(thinker.hidden_size).to(thinker.device) if spec.clock or spec.search else None
 
+    @classmethod
+    def of_language(cls, thinker: Thinker, spec: LossSpec) -> "Objective":
+        """With everything but the towers to be trained."""
+        thinker.model.requires_grad_(False)
+        for module in (thinker.text_model, thinker.model.lm_head, thinker.head):
+            module.requires_grad_(True)
+        return cls(thinker, spec)
+
     def forward(self, batch: Batch, phase: Phase, seed: int = 0) -> tuple[Terms, torch.Tensor]:
         """Terms of a batch whose latent slots are filled as `phase` says, as sums, and the (n, D) vectors that stood in them."""
         with self.thinker.layer_states() if self.probes else nullcontext([]) as states:

@@ -178,7 +178,7 @@ def plan_nano(recipe: NanoRecipe) -> dict:
     phases = [_try_stage(towers, stage, partial(_draw_tower, pool, recipe, k)) for k, stage in enumerate(recipe.towers)]
     held = sum(x.nbytes for x in (*pool.patches, *pool.mels))
     _encode(thinker, pool, recipe)
-    objective = _objective(thinker, recipe)
+    objective = Objective.of_language(thinker, recipe.losses)
     phases += [_try_stage(objective, stage, partial(_draw_rows, thinker, pool, recipe, k)) for k, stage in enumerate(recipe.stages)]
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_bytes()
     counts = [p.numel() * np.array([1, p.requires_grad]) for part in (thinker.model, thinker.head) for p in part.parameters()]
@@ -241,15 +241,7 @@ def _fit_language(thinker: Thinker, pool: ClipPool, recipe: NanoRecipe, out: Pat
         return {"validation": validate(thinker, modality=recipe.modality)}
 
     draw = partial(_draw_rows, thinker, pool, recipe)
-    return fit(_objective(thinker, recipe), recipe.stages, draw, out, FitSpec(recipe.seed), resume=resume, on_stage_end=judge)
-
-
-def _objective(thinker: Thinker, recipe: NanoRecipe) -> Objective:
-    """All but the towers is trained."""
-    thinker.model.requires_grad_(False)
-    for module in (thinker.text_model, thinker.model.lm_head, thinker.head):
-        module.requires_grad_(True)
-    return Objective(thinker, recipe.losses)
+    return fit(Objective.of_language(thinker, recipe.losses), recipe.stages, draw, out, FitSpec(recipe.seed), resume=resume, on_stage_end=judge)
 
 
 def _draw_rows(thinker: Thinker, pool: ClipPool, recipe: NanoRecipe, stage: int, step: int) -> list[Batch]:

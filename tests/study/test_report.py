@@ -25,14 +25,16 @@ def run(arm, seed, share, kind="latent"):
         told = {"clips": [f"clip {k // 2}" for k in range(N)], "families": ["colour"] * (N // 2) + ["sound"] * (N // 2),
                 "differences": [k / N for k in range(N)], "right": "1" * right + "0" * (N - right),
                 "accuracy": right / N, "decoder_steps": 10.0 + right, "seconds_per_answer": 0.1,
+                "unparsed": 0.25,
                 "attention": {"direct": [0.0, 0.2], "via_latents": [0.4, 0.2], "even": [0.5]}}  # fmt: skip
-        causal = {"arms": {"other_clip": {"drop": 0.5}}, "follows_donor": 0.6, "follows_donor_control": None, "marker_only_share": 0.2,
-                  "between_clip_variance": 0.7, "effective_rank": 3.0, "raw_cosine": 0.1}  # fmt: skip
+        causal = {"arms": {"intact": {"n": 64, "accuracy": 0.75}, "other_clip": {"drop": 0.5}},
+                  "follows_donor": 0.6, "follows_donor_control": None, "marker_only_share": 0.2,
+                  "between_clip_variance": 0.7, "effective_rank": 3.0}  # fmt: skip
         return told | ({"window_iou": 0.9, "evidence": {"visual": 1.0, "audio": None}, "explained": {"visual": 0.9, "audio": None},
                         "causal": causal} if kind == "latent" else {})
 
     right = round(share * N)
-    curve = [{"stage": "anchors", "step": k, "ce_answer": 1.0 / k} for k in (1, 2)] + [{"stage": "feedback", "step": 1, "ce_answer": 0.1}]
+    curve = [{"stage": "run", "step": k, "ce_answer": 1.0 / k} for k in (1, 2)]
     return {"arm": arm, "seed": seed, "study": "a", "train_seconds": 60.0, "score_seconds": 30.0, "device": "cpu", "threads": 1,
             "sets": {"easy": scores(right), "hard": scores(right // 2)}, "curve": curve}  # fmt: skip
 
@@ -65,9 +67,10 @@ def test_means_intervals_and_comparisons_are_those_planted(logs):
     assert same["easy"]["against_reference"] == {"difference": 0.0, "interval": [0.0, 0.0], "p": 1.0, "p_holm": 1.0}
     assert ours["easy"]["against_reference"] is None and "causal" not in direct["easy"]
     assert ours["easy"]["causal"]["other_clip_drop"] == 0.5 and ours["easy"]["causal"]["follows_donor_control"] is None
+    assert direct["easy"]["unparsed"] == 0.25 and summary["words_less_latents"] is None
     assert ours["easy"]["attention"] == {"direct": 0.1, "via_latents": 0.3, "even": 0.5}
     assert ours["easy"]["by_family"] == {"colour": 1.0, "sound": 0.6} and ours["hard"]["by_family"] == {"colour": 0.8, "sound": 0.0}
-    assert ours["curve"] == {"steps": [1, 2, 3], "ce_answer": [1.0, 0.5, 0.1]}
+    assert ours["curve"] == {"steps": [1, 2], "ce_answer": [1.0, 0.5]}
     assert [part["accuracy"] for part in ours["hard"]["by_difference"]] == [1.0, 1.0, 0.0, 0.0, 0.0]
 
 
@@ -84,6 +87,20 @@ def test_seeds_that_disagree_widen_the_interval(logs):
     (logs / "direct-2.json").write_text(json.dumps(run("direct", 2, 0.9, "words")))
     low, high = summarise(read_study(logs))["recipes"]["direct"]["easy"]["interval"]
     assert high - low > 1.3 * (narrow[1] - narrow[0])
+
+
+def test_words_are_compared_with_latents_family_by_family(logs):
+    for seed in (1, 2, 3):
+        (logs / f"explicit-text-cot-{seed}.json").write_text(json.dumps(run("explicit-text-cot", seed, 0.7, "words")))
+    summary = summarise(read_study(logs))
+    easy, hard = (summary["words_less_latents"][name] for name in ("easy", "hard"))  # 50 colours, then 50 sounds
+    assert easy["colour"] == {"difference": 0.0, "interval": [0.0, 0.0], "p": 1.0, "p_holm": 1.0}
+    half = 1.96 * np.sqrt(0.2 * 0.8 / (N / 4))
+    assert easy["sound"]["difference"] == -0.2 and easy["sound"]["interval"] == pytest.approx([-0.2 - half, -0.2 + half], abs=0.05)
+    assert hard["colour"]["difference"] == -0.1 and hard["sound"]["difference"] == 0.0
+    more = summary["words_less_latents"]["lost_more_on_hard"]  # 0.10 of the easy ones and 0.05 of the hard
+    assert more["difference"] == -0.05 and -0.25 < more["interval"][0] < -0.05 < more["interval"][1] < 0.15
+    assert "| hard | colour | -0.100 | " in tables(summary) and "words lose\n-0.050 (" in tables(summary)
 
 
 def test_holm_is_that_of_the_textbook():
