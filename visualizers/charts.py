@@ -92,7 +92,8 @@ def _panel(panel: Panel, left: float, width: float, height: float, *, tells_y: b
     def place(x: float, y: float) -> tuple[float, float]:
         return left + (x - x_low) / (x_high - x_low) * width, foot - (y - y_low) / (y_high - y_low) * height
 
-    parts = [_text(left, top - 6, panel.title), _text(left + width / 2, foot + 34, panel.x_title, anchor="middle")]
+    heading = ": ".join(filter(None, (panel.title, panel.y_title)))
+    parts = [_text(left, top - 6, heading), _text(left + width / 2, foot + 34, panel.x_title, anchor="middle")]
     for tick in _ticks(x_low, x_high):
         x, _ = place(tick, y_low)
         parts += [f'<line class="grid" x1="{_n(x)}" x2="{_n(x)}" y1="{_n(top)}" y2="{_n(foot)}"/>', _text(x, foot + 16, f"{tick:g}", anchor="middle")]
