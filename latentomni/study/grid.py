@@ -44,8 +44,9 @@ _FEEDING, _SETTLING = 500, 400  # with feedback, after the second and after the 
 def _start() -> NanoRecipe:
     """nano's first stages, every way to answer as often as the others; with what a moment is like, then comparing two, three times; then feedback.
 
-    Measures are learned one after the other: shade and loudness in the first 1,000 steps of comparing, pitch and onset in 400 more. A model that is asked
-    comparisons alone does not learn them, and latents that were never fed back hold nothing of the picture (docs/LOG.md, items 56, 58 and 60)."""
+    Measures are learned one after the other: shade and loudness in the first 1,000 steps of comparing, pitch and, in words, onset in 400 more. A model
+    that is asked comparisons alone does not learn them, and latents that were never fed back hold nothing of the picture (docs/LOG.md, items 56, 58 and
+    60)."""
     alike = {"latent": 1, "text_cot": 1, "direct": 1, "gauge": 3, "talk": 0.0}
     seeing = [replace(s, draw=s.draw | alike) for s in NanoRecipe().stages if s.name in ("narrate", "localise", "widen")]
     last = seeing[-1]
