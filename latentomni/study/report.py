@@ -54,7 +54,7 @@ class Study:
         s = len(self.seeds)
         return np.random.default_rng(0).multinomial(s, [1 / s] * s, _RESAMPLES)
 
-    def _asked(self, name: str, family: str | None) -> np.ndarray:
+    def asked(self, name: str, family: str | None) -> np.ndarray:
         """(N,) whether a question of the set is of the family; all are where none is given."""
         return np.array([family in (None, f) for f in self.of(REFERENCE, name)[0]["families"]])
 
@@ -65,7 +65,7 @@ class Study:
     def _questions(self, name: str, family: str | None) -> np.ndarray:
         """(R, N): how often a resample holds each question: clips are drawn, with all their questions, as those of one clip are alike."""
         if (name, family) not in self._drawn:
-            asked, clips = self._asked(name, family), np.array(self.of(REFERENCE, name)[0]["clips"])
+            asked, clips = self.asked(name, family), np.array(self.of(REFERENCE, name)[0]["clips"])
             names, place = np.unique(clips[asked], return_inverse=True)
             counts = np.random.default_rng([0, _SETS.index(name)]).multinomial(len(names), [1 / len(names)] * len(names), _RESAMPLES)
             drawn = np.zeros((_RESAMPLES, len(clips)), int)
@@ -100,7 +100,7 @@ class Study:
         return self.resampled(arm, name, family) - self.resampled(REFERENCE, name, family)
 
     def _difference(self, arm: str, name: str, family: str | None = None) -> float:
-        asked = self._asked(name, family)
+        asked = self.asked(name, family)
         return _rounded(self.right(arm, name)[:, asked].mean() - self.right(REFERENCE, name)[:, asked].mean())
 
 
@@ -160,10 +160,7 @@ def summarise(study: Study) -> dict[str, Any]:
     comparison with the reference, cost, families, attention, evidence, causal figures}}."""
     recipes: dict[str, Any] = {arm: _accuracy([study.right(arm, name) for name in _SETS], [study.resampled(arm, name) for name in _SETS]) for arm in study.arms}
     for name in _SETS:
-        others = [arm for arm in study.arms if arm != REFERENCE]
-        compared = {arm: study.compare(arm, name) for arm in others}
-        for arm, p in zip(others, holm(compared[arm]["p"] for arm in others), strict=True):
-            compared[arm]["p_holm"] = p
+        compared = _corrected({arm: study.compare(arm, name) for arm in study.arms if arm != REFERENCE})
         for arm in study.arms:
             scores = study.of(arm, name)
             recipes[arm][name] = {
@@ -215,8 +212,8 @@ def _by_difference(study: Study, arm: str) -> list[dict[str, float]]:
 
 
 def _by_family(study: Study, arm: str, name: str) -> dict[str, float]:
-    families, right = study.of(arm, name)[0]["families"], study.right(arm, name).mean(0)
-    return {family: _rounded(right[[f == family for f in families]].mean()) for family in dict.fromkeys(families)}
+    right = study.right(arm, name)
+    return {family: _rounded(right[:, study.asked(name, family)].mean()) for family in dict.fromkeys(study.of(arm, name)[0]["families"])}
 
 
 def _compare_words(study: Study) -> dict[str, Any]:
@@ -224,10 +221,13 @@ def _compare_words(study: Study) -> dict[str, Any]:
     told: dict[str, Any] = {"lost_more_on_hard": study.compare_sets(_IN_WORDS)}
     for name in _SETS:
         families = dict.fromkeys(study.of(REFERENCE, name)[0]["families"])
-        told[name] = {family: study.compare(_IN_WORDS, name, family) for family in families}
-        for compared, p in zip(told[name].values(), holm(c["p"] for c in told[name].values()), strict=True):
-            compared["p_holm"] = p
+        told[name] = _corrected({family: study.compare(_IN_WORDS, name, family) for family in families})
     return told
+
+
+def _corrected(compared: dict[str, Any]) -> dict[str, Any]:
+    """Each with its p corrected for how many there are."""
+    return {name: told | {"p_holm": p} for (name, told), p in zip(compared.items(), holm(told["p"] for told in compared.values()), strict=True)}
 
 
 def _of_latents(scores: list[dict[str, Any]]) -> dict[str, Any]:
